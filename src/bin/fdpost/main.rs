@@ -1,0 +1,3 @@
+//! The command `fdpost`.
+
+fn main() {}

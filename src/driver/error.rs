@@ -1,0 +1,114 @@
+//! What a channel's calls answer when they do not do what was asked.
+
+use std::io;
+
+use crate::error::{Exhausted, Fault, Misuse, Violation};
+use crate::message::Message;
+use std::os::fd::OwnedFd;
+
+/// Why a call on a channel did not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The peer broke a rule; the channel is shut down and will say the same for ever (P3).
+    #[error("the peer broke rule {rule}: {0}", rule = .0.rule())]
+    Violation(#[from] Violation),
+    /// This process ran out of something.
+    #[error("{rule}: {0}", rule = .0.rule())]
+    Exhausted(#[from] Exhausted),
+    /// The caller's mistake. Nothing happened.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    /// The conversation is over: the peer closed its end between two messages, or this side was
+    /// shut down.
+    #[error("the conversation is over")]
+    Closed,
+    /// There is no peer to send to any more.
+    #[error("the peer is gone: {}", text(*.errno))]
+    PeerGone {
+        /// The errno of sendmsg(2).
+        errno: i32,
+    },
+    /// The deadline passed. Nothing was lost.
+    #[error("the deadline passed")]
+    TimedOut,
+    /// The call would have had to wait. Nothing was sent.
+    #[error("the socket is full; try again when it is writable")]
+    WouldBlock,
+    /// The kernel is short of memory or of descriptors in flight (ENOBUFS, ENOMEM,
+    /// ETOOMANYREFS). Nothing was sent; try again later: poll(2) will call the socket writable
+    /// all the while.
+    #[error("the kernel is short of something, try again later: {}", text(*.errno))]
+    Pressure {
+        /// The errno of sendmsg(2).
+        errno: i32,
+    },
+    /// A system call failed.
+    #[error("{call}: {}", text(*.errno))]
+    Io {
+        /// Its name.
+        call: &'static str,
+        /// Its errno.
+        errno: i32,
+    },
+}
+
+fn text(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Violation(violation) => violation.into(),
+            Fault::Exhausted(exhausted) => exhausted.into(),
+            Fault::Misuse(misuse) => misuse.into(),
+        }
+    }
+}
+
+impl Error {
+    pub(super) const fn io(call: &'static str, errno: nix::Error) -> Self {
+        Self::Io { call, errno: errno as i32 }
+    }
+
+    /// The violation, where the peer is to blame.
+    pub const fn violation(&self) -> Option<Violation> {
+        match self {
+            Self::Violation(violation) => Some(*violation),
+            _ => None,
+        }
+    }
+
+    /// The errno, where the kernel gave one.
+    pub const fn errno(&self) -> Option<i32> {
+        match self {
+            Self::PeerGone { errno } | Self::Pressure { errno } | Self::Io { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+}
+
+/// A message was not sent: why, and everything that did not leave, with its descriptors (P6).
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct SendError {
+    /// Why.
+    pub error: Error,
+    /// What did not leave, in the order in which it was handed in. Usually the one message; more
+    /// where the direction died with a message begun before it.
+    pub messages: Vec<Message<OwnedFd>>,
+}
+
+impl SendError {
+    pub(super) fn new(error: impl Into<Error>, messages: Vec<Message<OwnedFd>>) -> Self {
+        Self { error: error.into(), messages }
+    }
+}
+
+impl From<SendError> for Error {
+    /// Keeps the reason and closes the messages' descriptors.
+    fn from(error: SendError) -> Self {
+        error.error
+    }
+}

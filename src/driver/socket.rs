@@ -1,0 +1,102 @@
+//! What a socket must be to carry a wire.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::error::Error;
+use super::sys;
+use crate::error::Misuse;
+use crate::profile::{Framing, Profile};
+
+/// Options that make the kernel write control messages of their own, which no wire has and which
+/// take the room of descriptors (seen: SO_TIMESTAMP crowded out the only one). Numbers of
+/// asm-generic/socket.h, so that a 32-bit libc's choice between old and new does not hide one.
+const CROWDING: [(&str, i32); 6] = [
+    ("SO_TIMESTAMP", 29),
+    ("SO_PASSSEC", 34),
+    ("SO_TIMESTAMPNS", 35),
+    ("SO_TIMESTAMPING", 37),
+    ("SO_TIMESTAMP_NEW", 63),
+    ("SO_TIMESTAMPNS_NEW", 64),
+];
+
+/// SO_PASSPIDFD (Linux 6.5).
+const SO_PASSPIDFD: i32 = 76;
+
+/// What the kernel takes of SO_SNDBUF for itself (net/unix/af_unix.c: `len > sk_sndbuf - 32` is
+/// EMSGSIZE).
+const SNDBUF_OVERHEAD: usize = 32;
+
+/// Beyond about this size no datagram is sent, however large SO_SNDBUF: its memory must be one
+/// piece (net/core/sock.c, sock_alloc_send_pskb; the largest kmalloc is 4 MiB).
+const DATAGRAM_MOST: usize = 4 * 1024 * 1024;
+
+fn socket_type<P: Profile>() -> SockType {
+    match P::FRAMING {
+        Framing::PartPerDatagram => SockType::Datagram,
+        Framing::MessagesPerPacket(_) => SockType::SeqPacket,
+        Framing::Stream { .. } => SockType::Stream,
+    }
+}
+
+/// Two connected sockets of the wire's type.
+pub(super) fn pair<P: Profile>() -> Result<(OwnedFd, OwnedFd), Error> {
+    socketpair(AddressFamily::Unix, socket_type::<P>(), None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|errno| Error::io("socketpair", errno))
+}
+
+/// Refuses a socket that cannot carry the wire; makes it close-on-exec.
+pub(super) fn check<P: Profile>(socket: &OwnedFd) -> Result<(), Error> {
+    let option =
+        |name| sys::socket_option(socket.as_fd(), name).map_err(|errno| Error::io("getsockopt", errno));
+    let domain = option(libc::SO_DOMAIN)?;
+    if domain != libc::AF_UNIX {
+        return Err(Misuse::NotUnix { domain }.into());
+    }
+    let (found, expected) = (option(libc::SO_TYPE)?, socket_type::<P>() as i32);
+    if found != expected {
+        return Err(Misuse::SocketType { wire: P::NAME, expected, found }.into());
+    }
+    if option(libc::SO_ACCEPTCONN)? != 0 {
+        return Err(Misuse::Listening.into());
+    }
+    if !sys::is_connected(socket.as_fd()).map_err(|errno| Error::io("getpeername", errno))? {
+        return Err(Misuse::NotConnected.into());
+    }
+    for (option, name) in CROWDING {
+        if is_on(socket.as_fd(), name)? {
+            return Err(Misuse::SocketOption { option }.into());
+        }
+    }
+    fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|errno| Error::io("fcntl", errno))?;
+    Ok(())
+}
+
+/// What the socket's own control messages take, beside descriptors.
+pub(super) fn control_extras(socket: BorrowedFd<'_>) -> Result<sys::Extras, Error> {
+    Ok(sys::Extras { credentials: is_on(socket, libc::SO_PASSCRED)?, pidfd: is_on(socket, SO_PASSPIDFD)? })
+}
+
+/// An option that this kernel does not know is off.
+fn is_on(socket: BorrowedFd<'_>, name: i32) -> Result<bool, Error> {
+    match sys::socket_option(socket, name) {
+        Ok(value) => Ok(value != 0),
+        Err(Errno::ENOPROTOOPT | Errno::EOPNOTSUPP) => Ok(false),
+        Err(errno) => Err(Error::io("getsockopt", errno)),
+    }
+}
+
+/// Bytes of the largest datagram or packet that this socket takes; `None` for a stream.
+pub(super) fn packet_limit<P: Profile>(socket: BorrowedFd<'_>) -> Result<Option<usize>, Error> {
+    if matches!(P::FRAMING, Framing::Stream { .. }) {
+        return Ok(None);
+    }
+    let buffer =
+        sys::socket_option(socket, libc::SO_SNDBUF).map_err(|errno| Error::io("getsockopt", errno))?;
+    let buffer = usize::try_from(buffer).unwrap_or(0);
+    Ok(Some(buffer.saturating_sub(SNDBUF_OVERHEAD).min(DATAGRAM_MOST)))
+}

@@ -1,0 +1,330 @@
+//! The system calls that need `unsafe`, and nothing else: the one module that may use it, and
+//! the only one that calls recvmsg(2) and sendmsg(2) and their kin.
+//!
+//! What must hold here: whatever the kernel installed is owned before the function returns,
+//! whatever the kernel said goes into the hunk, and no message is judged.
+#![allow(unsafe_code, reason = "recvmsg, sendmsg, getsockopt and mmap have no safe form that keeps P2")]
+
+use std::mem;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::{self, NonNull};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::libc;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::stat::fstat;
+
+use super::error::Error;
+use crate::error::Misuse;
+use crate::machine::{Hunk, Transmit};
+use crate::profile::Framing;
+use crate::wire::control::{self, Item, Layout};
+
+/// Hunks or transmits of one call: their headers lie on the stack.
+pub(super) const BATCH: usize = 16;
+
+/// Never waits, never raises SIGPIPE; descriptors arrive close-on-exec.
+const RECEIVE_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+const SEND_FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+/// Descriptors below this are never handed out: code that closes or writes to 0, 1 and 2 without
+/// looking is everywhere.
+const FIRST_SAFE: RawFd = 3;
+
+/// Control messages that the socket's options add.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Extras {
+    pub(super) credentials: bool,
+    pub(super) pidfd: bool,
+}
+
+impl Extras {
+    /// Control bytes to offer for `descriptors`. CMSG_LEN and not CMSG_SPACE for the last
+    /// message: the kernel counts padding as room (net/core/scm.c, scm_max_fds).
+    fn room(self, descriptors: usize) -> usize {
+        let layout = Layout::NATIVE;
+        let credentials = if self.credentials { layout.space(size_of::<libc::ucred>()) } else { 0 };
+        let rights = size_of::<RawFd>() * descriptors;
+        if self.pidfd {
+            credentials + layout.space(rights) + layout.length(size_of::<RawFd>())
+        } else {
+            credentials + layout.length(rights)
+        }
+    }
+}
+
+/// Control buffers, kept between calls. `u64`, because a `cmsghdr` is aligned like one.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    control: Vec<u64>,
+}
+
+impl Scratch {
+    /// `slots` times `bytes`, each slot aligned; returns the words of a slot.
+    fn prepare(&mut self, slots: usize, bytes: usize) -> Result<usize, Errno> {
+        let words = bytes.div_ceil(size_of::<u64>());
+        let needed = slots * words;
+        if self.control.len() < needed {
+            self.control.try_reserve_exact(needed - self.control.len()).map_err(|_| Errno::ENOMEM)?;
+            self.control.resize(needed, 0);
+        }
+        Ok(words)
+    }
+
+    pub(super) fn capacity_bytes(&self) -> usize {
+        self.control.capacity() * size_of::<u64>()
+    }
+}
+
+/// EINTR is retried here and nowhere else (P5: every call is MSG_DONTWAIT, so none can hang).
+fn retry(mut call: impl FnMut() -> libc::ssize_t) -> Result<usize, Errno> {
+    loop {
+        match Errno::result(call()) {
+            Ok(count) => return Ok(usize::try_from(count).unwrap_or(0)),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// recvmsg(2) or, into several hunks, recvmmsg(2): says how many were filled. Descriptors are
+/// owned by the hunks (P2) before anything is parsed.
+pub(super) fn receive(
+    socket: BorrowedFd<'_>,
+    framing: Framing,
+    extras: Extras,
+    scratch: &mut Scratch,
+    hunks: &mut [Hunk<OwnedFd>],
+) -> Result<usize, Errno> {
+    let count = hunks.len().min(BATCH);
+    let hunks = hunks.get_mut(..count).unwrap_or_default();
+    let bytes = hunks.iter().map(|hunk| extras.room(hunk.descriptor_room())).max().unwrap_or(0);
+    let words = scratch.prepare(count, bytes)?;
+    // As an input flag MSG_TRUNC asks for a packet's real length; on a stream it would discard.
+    let trunc = if matches!(framing, Framing::Stream { .. }) { 0 } else { libc::MSG_TRUNC };
+
+    let mut vectors = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH];
+    // SAFETY: all zeros is a valid `mmsghdr`: null pointers with lengths of 0.
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+    let slots = scratch.control.chunks_exact_mut(words.max(1));
+    for (((hunk, vector), header), slot) in hunks.iter_mut().zip(&mut vectors).zip(&mut headers).zip(slots) {
+        let room = hunk.room();
+        let spare = hunk.buffer().spare_capacity_mut();
+        vector.iov_len = room.min(spare.len());
+        vector.iov_base = spare.as_mut_ptr().cast();
+        header.msg_hdr.msg_iov = vector;
+        header.msg_hdr.msg_iovlen = 1;
+        header.msg_hdr.msg_control = slot.as_mut_ptr().cast();
+        header.msg_hdr.msg_controllen = extras.room(hunk.descriptor_room()) as _;
+    }
+    let filled = if count == 1 {
+        let header = &mut headers[0].msg_hdr;
+        // SAFETY: the header points to spare capacity of the hunk and to the scratch buffer, both
+        // of at least the lengths given, both alive and not otherwise borrowed during the call.
+        let call = || unsafe { libc::recvmsg(socket.as_raw_fd(), header, RECEIVE_FLAGS | trunc) };
+        let length = retry(call)?;
+        headers[0].msg_len = u32::try_from(length).unwrap_or(u32::MAX);
+        1
+    } else {
+        let flags = RECEIVE_FLAGS | trunc;
+        // SAFETY: as above, for each of the first `count` headers.
+        let call = || unsafe {
+            let none = ptr::null_mut();
+            libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count as _, flags as _, none) as _
+        };
+        retry(call)?
+    };
+    let slots = scratch.control.chunks_exact(words.max(1));
+    for (((hunk, vector), header), slot) in
+        hunks.iter_mut().zip(&vectors).zip(&headers).zip(slots).take(filled)
+    {
+        // SAFETY: a slot is `words` initialised words, and a `u64` may be read as bytes.
+        let control =
+            unsafe { std::slice::from_raw_parts(slot.as_ptr().cast::<u8>(), words * size_of::<u64>()) };
+        let used = (header.msg_hdr.msg_controllen as usize).min(control.len());
+        own(hunk, &control[..used]);
+        if header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0 {
+            hunk.set_control_cut();
+        }
+        let length = header.msg_len as usize;
+        hunk.set_length(length);
+        let stored = length.min(vector.iov_len);
+        let buffer = hunk.buffer();
+        let end = buffer.len() + stored;
+        // SAFETY: the kernel wrote `stored` bytes from the old length on, and `vector.iov_len`
+        // was within the spare capacity.
+        unsafe { buffer.set_len(end) };
+    }
+    Ok(filled)
+}
+
+/// Adopts every descriptor that `control` names. Nothing here allocates.
+fn own(hunk: &mut Hunk<OwnedFd>, control: &[u8]) {
+    for item in control::items(control, Layout::NATIVE) {
+        match item {
+            Item::Descriptor(descriptor) => match adopt(descriptor) {
+                Some(owned) => hunk.adopt(owned),
+                // It was installed and could not be kept: lost to our own limits.
+                None => hunk.set_control_cut(),
+            },
+            // Asked for by the socket's option and by no wire: closed.
+            Item::Pidfd(pidfd) => drop(adopt(pidfd)),
+            Item::Credentials(_) => {}
+            Item::Unknown { level, kind } => hunk.set_unknown(level, kind),
+            Item::Malformed(malformed) => hunk.set_malformed(malformed),
+        }
+    }
+}
+
+/// Owns an installed descriptor, moved above the standard ones where the process had closed
+/// those. `None` if it could not be moved; it is closed then.
+fn adopt(descriptor: RawFd) -> Option<OwnedFd> {
+    // SAFETY: recvmsg just installed it in this process and named it once, in a control message
+    // that is walked once: nobody else owns it.
+    let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    if descriptor >= FIRST_SAFE {
+        return Some(owned);
+    }
+    let moved = fcntl(&owned, FcntlArg::F_DUPFD_CLOEXEC(FIRST_SAFE)).ok()?;
+    // SAFETY: F_DUPFD_CLOEXEC returned a new descriptor.
+    Some(unsafe { OwnedFd::from_raw_fd(moved) })
+}
+
+/// sendmsg(2) or, for several, sendmmsg(2). On a stream one transmit is sent and the bytes taken
+/// are returned; otherwise how many transmits were taken. Their descriptors left with them.
+pub(super) fn send<'a>(
+    socket: BorrowedFd<'_>,
+    framing: Framing,
+    scratch: &mut Scratch,
+    transmits: impl Iterator<Item = Transmit<'a, OwnedFd>>,
+) -> Result<usize, Errno> {
+    let most = if matches!(framing, Framing::Stream { .. }) { 1 } else { BATCH };
+    let mut lent: [Option<Transmit<'a, OwnedFd>>; BATCH] = [const { None }; BATCH];
+    let mut count = 0;
+    let mut bytes = 0;
+    for (place, transmit) in lent.iter_mut().zip(transmits).take(most) {
+        bytes = bytes.max(Layout::NATIVE.space(size_of::<RawFd>() * transmit.descriptor_count()));
+        *place = Some(transmit);
+        count += 1;
+    }
+    let words = scratch.prepare(count, bytes)?;
+
+    let mut vectors = [[libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; 3]; BATCH];
+    // SAFETY: all zeros is a valid `mmsghdr`: null pointers with lengths of 0.
+    let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+    let slots = scratch.control.chunks_exact_mut(words.max(1));
+    for (((transmit, vectors), header), slot) in
+        lent.iter().flatten().zip(&mut vectors).zip(&mut headers).zip(slots)
+    {
+        let mut used = 0;
+        for slice in transmit.slices().into_iter().filter(|slice| !slice.is_empty()) {
+            // sendmsg only reads what `iov_base` points to, whatever its type says.
+            vectors[used] = libc::iovec { iov_base: slice.as_ptr().cast_mut().cast(), iov_len: slice.len() };
+            used += 1;
+        }
+        header.msg_hdr.msg_iov = vectors.as_mut_ptr();
+        header.msg_hdr.msg_iovlen = used as _;
+        if transmit.descriptor_count() > 0 {
+            // SAFETY: a slot is `words` initialised words, and a `u64` may be written as bytes.
+            let control = unsafe {
+                std::slice::from_raw_parts_mut(slot.as_mut_ptr().cast::<u8>(), words * size_of::<u64>())
+            };
+            let mut descriptors = transmit.descriptors().map(AsRawFd::as_raw_fd);
+            let numbers = (0..transmit.descriptor_count()).map(|_| descriptors.next().unwrap_or(-1));
+            let used = control::encode_rights(control, Layout::NATIVE, numbers).ok_or(Errno::EINVAL)?;
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = used as _;
+        }
+    }
+    match count {
+        0 => Ok(0),
+        1 => {
+            let header = &headers[0].msg_hdr;
+            // SAFETY: the header points to slices and descriptors that `lent` borrows, and to the
+            // scratch buffer.
+            let taken = retry(|| unsafe { libc::sendmsg(socket.as_raw_fd(), header, SEND_FLAGS) })?;
+            Ok(if most == 1 { taken } else { 1 })
+        }
+        // SAFETY: as above, for each of the first `count` headers.
+        count => retry(|| unsafe {
+            libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count as _, SEND_FLAGS as _) as _
+        }),
+    }
+}
+
+/// An integer option of level SOL_SOCKET.
+pub(super) fn socket_option(socket: BorrowedFd<'_>, name: i32) -> Result<i32, Errno> {
+    // Some options are larger than an int (SO_TIMESTAMPING: two); the first word is the value.
+    let mut value = [0_i32; 4];
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    let (pointer, lengths) = (value.as_mut_ptr().cast(), &raw mut length);
+    // SAFETY: the pointer is to `length` bytes, both alive during the call.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, pointer, lengths) };
+    Errno::result(result)?;
+    Ok(value[0])
+}
+
+/// Whether getpeername(2) knows a peer.
+pub(super) fn is_connected(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
+    // SAFETY: all zeros is a valid `sockaddr_storage`.
+    let mut address: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    let mut length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the pointer is to `length` bytes, both alive during the call.
+    let result = unsafe { libc::getpeername(socket.as_raw_fd(), (&raw mut address).cast(), &raw mut length) };
+    match Errno::result(result) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOTCONN) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A read-only mapping of a file that cannot shrink.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    start: NonNull<libc::c_void>,
+    length: NonZeroUsize,
+}
+
+// SAFETY: the memory is mapped read-only, and its file is sealed against writing; any thread may
+// read it and unmap it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps the first `length` bytes of `file`, once it is certain that they stay as they are.
+    pub(super) fn of_sealed(file: BorrowedFd<'_>, length: usize) -> Result<Self, Error> {
+        // F_GET_SEALS first: it asks nobody but the kernel, and fails on what is no memfd.
+        let found = fcntl(file, FcntlArg::F_GET_SEALS).map_err(|errno| Error::io("fcntl", errno))?;
+        // Without the one a read could be SIGBUS, without the other `&[u8]` would be a lie.
+        let needed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE;
+        if !SealFlag::from_bits_truncate(found).contains(needed) {
+            let (found, needed) = (found.unsigned_abs(), needed.bits().unsigned_abs());
+            return Err(Misuse::SealsMissing { found, needed }.into());
+        }
+        let size = fstat(file).map_err(|errno| Error::io("fstat", errno))?.st_size;
+        let found = u64::try_from(size).unwrap_or(0);
+        let Some(length) = NonZeroUsize::new(length).filter(|length| length.get() as u64 <= found) else {
+            return Err(Misuse::FileTooSmall { found, needed: length.max(1) as u64 }.into());
+        };
+        // SAFETY: a fresh mapping at an address of the kernel's choice touches no other memory.
+        let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) }
+            .map_err(|errno| Error::io("mmap", errno))?;
+        Ok(Self { start, length })
+    }
+
+    pub(super) const fn bytes(&self) -> &[u8] {
+        // SAFETY: `of_sealed` mapped `length` bytes here, and seals keep them as they are.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<u8>(), self.length.get()) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `of_sealed` made exactly this mapping, and nothing borrows from it any more.
+        let result = unsafe { munmap(self.start, self.length.get()) };
+        debug_assert!(result.is_ok(), "munmap of our own mapping");
+    }
+}

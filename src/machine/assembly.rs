@@ -1,0 +1,186 @@
+//! The message in the making.
+
+use alloc::vec::Vec;
+use core::mem;
+use core::time::Duration;
+
+use super::hunk::{bound, reserve};
+use crate::error::{Exhausted, Fault, Violation};
+use crate::limits::Limits;
+use crate::message::Message;
+use crate::profile::{FRAME_MAX, Grant, Next, Part, Profile, Role};
+
+/// Memory that may stay when nothing is going on: what an idle channel holds is a few of these.
+pub(super) const KEEP: usize = 4096;
+
+/// What came of a message so far, and the part awaited.
+pub(super) struct Assembly<P: Profile, F> {
+    pub(super) part: Part,
+    /// Bytes of the part that came.
+    pub(super) gathered: u32,
+    frame: [u8; FRAME_MAX],
+    declared: P::Declared,
+    pub(super) payload: Vec<u8>,
+    pub(super) descriptors: Vec<Option<F>>,
+    /// Bytes of all parts named so far.
+    named: u64,
+    pub(super) begun: Duration,
+}
+
+impl<P: Profile, F> Assembly<P, F> {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            part: first::<P>(limits),
+            gathered: 0,
+            frame: [0; FRAME_MAX],
+            declared: P::Declared::default(),
+            payload: Vec::new(),
+            descriptors: Vec::new(),
+            named: P::FIRST.bytes.into(),
+            begun: Duration::ZERO,
+        }
+    }
+
+    /// Bytes of the part that are still to come.
+    pub(super) fn needed(&self) -> usize {
+        self.part.bytes.saturating_sub(self.gathered) as usize
+    }
+
+    /// No byte of a message came.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.named == u64::from(P::FIRST.bytes) && self.gathered == 0
+    }
+
+    /// When the message is overdue.
+    pub(super) fn deadline(&self, limits: &Limits) -> Duration {
+        // Datagrams and packets arrive at once: no rate can be asked of them.
+        let bytes = match P::FRAMING {
+            crate::profile::Framing::Stream { .. } => self.named,
+            _ => 0,
+        };
+        self.begun.saturating_add(limits.patience(bytes))
+    }
+
+    /// Adds bytes of the part. Fails before it took any.
+    pub(super) fn gather(&mut self, bytes: &[u8]) -> Result<(), Exhausted> {
+        match self.part.role {
+            Role::Payload => {
+                // Room for all of it at once, so that what is gathered is not copied again.
+                if self.payload.capacity().saturating_sub(self.payload.len()) < bytes.len() {
+                    let needed = self.needed();
+                    reserve(&mut self.payload, needed)?;
+                }
+                self.payload.extend_from_slice(bytes);
+            }
+            Role::Frame => {
+                let place = self.frame.iter_mut().skip(self.gathered as usize);
+                for (place, byte) in place.zip(bytes) {
+                    *place = *byte;
+                }
+            }
+        }
+        self.count(bytes.len());
+        Ok(())
+    }
+
+    /// Counts bytes that are in the payload already.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.gathered = self.gathered.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
+    /// Makes room for `count` descriptors, before any is moved.
+    pub(super) fn reserve_descriptors(&mut self, count: usize) -> Result<(), Exhausted> {
+        reserve(&mut self.descriptors, count)
+    }
+
+    /// The part is whole: checks what it was granted and asks the profile what follows. `None`
+    /// ends the message.
+    pub(super) fn complete(&mut self, limits: &Limits) -> Result<Option<()>, Fault> {
+        if let Grant::Exactly(declared) = self.part.grant {
+            let received = count32(self.descriptors.len());
+            if received != u32::from(declared) {
+                return Err(Violation::DescriptorCount { declared: declared.into(), received }.into());
+            }
+        }
+        let bytes = match self.part.role {
+            Role::Frame => self.frame.get(..self.part.bytes as usize).unwrap_or_default(),
+            Role::Payload => &[],
+        };
+        match P::next(&mut self.declared, bytes)? {
+            Next::End => Ok(None),
+            Next::Part(part) => {
+                self.await_part(part, limits)?;
+                Ok(Some(()))
+            }
+        }
+    }
+
+    /// `Limits` before anything the peer declared is believed (P4).
+    fn await_part(&mut self, mut part: Part, limits: &Limits) -> Result<(), Violation> {
+        let declared = match part.role {
+            Role::Frame => u64::from(part.bytes),
+            Role::Payload => (self.payload.len() as u64).saturating_add(part.bytes.into()),
+        };
+        let limit = match part.role {
+            Role::Frame => FRAME_MAX as u64,
+            Role::Payload => limits.payload.into(),
+        };
+        if declared > limit {
+            return Err(Violation::PayloadTooLarge { declared, limit });
+        }
+        part.grant = admitted(part.grant, limits)?;
+        self.named = self.named.saturating_add(part.bytes.into());
+        self.part = part;
+        self.gathered = 0;
+        Ok(())
+    }
+
+    /// Hands the message out and begins anew, with the memory that `message` brought.
+    pub(super) fn deliver(&mut self, message: &mut Message<F>, limits: &Limits) {
+        message.head = P::head(&self.declared);
+        mem::swap(&mut message.payload, &mut self.payload);
+        mem::swap(&mut message.descriptors, &mut self.descriptors);
+        bound(&mut self.payload, (limits.payload as usize).max(KEEP));
+        bound(&mut self.descriptors, usize::from(limits.descriptors));
+        self.part = first::<P>(limits);
+        self.gathered = 0;
+        self.declared = P::Declared::default();
+        self.named = P::FIRST.bytes.into();
+    }
+}
+
+/// The first part, its grant within the limits.
+fn first<P: Profile>(limits: &Limits) -> Part {
+    const {
+        assert!(P::FIRST.bytes > 0 && P::FIRST.bytes as usize <= FRAME_MAX);
+        assert!(matches!(P::FIRST.role, Role::Frame));
+        assert!(!matches!(P::FIRST.grant, Grant::Exactly(_)));
+    }
+    Part { grant: capped(P::FIRST.grant, limits), ..P::FIRST }
+}
+
+/// A grant within the limits: a number declared is refused, a mere upper bound lowered.
+fn admitted(grant: Grant, limits: &Limits) -> Result<Grant, Violation> {
+    match grant {
+        Grant::Exactly(declared) if declared > limits.descriptors => {
+            let (declared, limit) = (declared.into(), limits.descriptors.into());
+            Err(Violation::TooManyDescriptors { declared, limit })
+        }
+        grant => Ok(capped(grant, limits)),
+    }
+}
+
+fn capped(grant: Grant, limits: &Limits) -> Grant {
+    match grant {
+        Grant::AtMost(most) => match most.min(limits.descriptors) {
+            0 => Grant::None,
+            most => Grant::AtMost(most),
+        },
+        grant => grant,
+    }
+}
+
+/// A count for an error's numbers.
+pub(super) fn count32(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,180 @@
+//! Where a read puts what it brings.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use crate::error::{Exhausted, Malformed};
+
+/// What one recvmsg(2) brings: bytes, descriptors, and what the kernel said about them. The
+/// receiver lends it ([`Receiver::windows`](super::Receiver::windows)), the driver fills it.
+#[derive(Debug)]
+pub struct Hunk<F> {
+    pub(super) bytes: Vec<u8>,
+    /// `bytes` up to here were there before this read (a payload gathered in place).
+    pub(super) from: usize,
+    pub(super) room: usize,
+    /// Bytes that the kernel had, which is more than were stored if it cut them.
+    pub(super) length: usize,
+    pub(super) descriptors: Vec<F>,
+    pub(super) descriptor_room: usize,
+    pub(super) control_cut: bool,
+    pub(super) malformed: Option<Malformed>,
+    pub(super) unknown: Option<(i32, i32)>,
+    pub(super) end: bool,
+    /// The buffer is the payload's own, lent so that it need not be copied.
+    pub(super) in_place: bool,
+}
+
+impl<F> Hunk<F> {
+    pub(super) const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            from: 0,
+            room: 0,
+            length: 0,
+            descriptors: Vec::new(),
+            descriptor_room: 0,
+            control_cut: false,
+            malformed: None,
+            unknown: None,
+            end: false,
+            in_place: false,
+        }
+    }
+
+    /// Bytes that a read may store: never more, whatever the buffer's capacity.
+    pub const fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Descriptors to offer the kernel room for: one more than may come, so that one too many is
+    /// told from a process that ran out.
+    pub const fn descriptor_room(&self) -> usize {
+        self.descriptor_room
+    }
+
+    /// The buffer, with at least [`room`](Self::room) bytes of spare capacity. Append what was
+    /// read; bytes that it holds already belong to the receiver.
+    pub const fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// The length that the kernel gave: with MSG_TRUNC as an input flag the packet's real one,
+    /// even where it was cut.
+    pub const fn set_length(&mut self, length: usize) {
+        self.length = length;
+    }
+
+    /// Owns a descriptor that the kernel installed. Never allocates: one for which no room was
+    /// offered is dropped at once, and counts as cut.
+    pub fn adopt(&mut self, descriptor: F) {
+        if self.descriptors.len() < self.descriptor_room {
+            self.descriptors.push(descriptor);
+        } else {
+            self.control_cut = true;
+        }
+    }
+
+    /// The kernel cut control data (MSG_CTRUNC), or a descriptor that it installed could not be
+    /// kept.
+    pub const fn set_control_cut(&mut self) {
+        self.control_cut = true;
+    }
+
+    /// Control data was malformed. The first such error is kept.
+    pub fn set_malformed(&mut self, malformed: Malformed) {
+        self.malformed.get_or_insert(malformed);
+    }
+
+    /// A control message of an unknown type came. The first is kept.
+    pub fn set_unknown(&mut self, level: i32, kind: i32) {
+        self.unknown.get_or_insert((level, kind));
+    }
+
+    /// The conversation is over, where the framing itself cannot say so (SOCK_DGRAM: a hang-up,
+    /// or a peer known to be dead).
+    pub const fn set_end(&mut self) {
+        self.end = true;
+    }
+
+    /// Does what recvmsg(2) would with a packet of `bytes` and `descriptors`: cuts bytes and
+    /// descriptors to the room offered and notes it. For drivers that receive by other means and
+    /// for tests; on a stream, hand in no more than [`room`](Self::room) bytes.
+    pub fn fill(&mut self, bytes: &[u8], descriptors: impl IntoIterator<Item = F>) {
+        let stored = bytes.get(..self.room.min(bytes.len())).unwrap_or_default();
+        self.bytes.extend_from_slice(stored);
+        self.length = bytes.len();
+        for descriptor in descriptors {
+            self.adopt(descriptor);
+        }
+    }
+
+    /// Lends the payload's own buffer, until [`come_home`](Self::come_home).
+    pub(super) const fn lend(&mut self, payload: &mut Vec<u8>) {
+        mem::swap(&mut self.bytes, payload);
+        self.in_place = true;
+    }
+
+    /// Gives the payload its buffer back, with what was read into it.
+    pub(super) fn come_home(&mut self, payload: &mut Vec<u8>) {
+        if mem::replace(&mut self.in_place, false) {
+            mem::swap(&mut self.bytes, payload);
+            self.bytes.clear();
+            self.from = 0;
+        }
+    }
+
+    /// Makes it ready for a read of this much room. Fails before anything is lent.
+    pub(super) fn prepare(&mut self, room: usize, descriptor_room: usize) -> Result<(), Exhausted> {
+        if !self.in_place {
+            self.bytes.clear();
+        }
+        self.from = self.bytes.len();
+        self.room = room;
+        self.length = 0;
+        self.descriptors.clear();
+        self.control_cut = false;
+        self.malformed = None;
+        self.unknown = None;
+        self.end = false;
+        reserve(&mut self.bytes, room)?;
+        reserve(&mut self.descriptors, descriptor_room)?;
+        self.descriptor_room = descriptor_room;
+        Ok(())
+    }
+
+    /// Believes no more than what was offered.
+    pub(super) fn settle(&mut self) {
+        self.bytes.truncate(self.from.saturating_add(self.room));
+        self.length = self.length.max(self.stored());
+    }
+
+    /// Bytes that this read stored.
+    pub(super) fn stored(&self) -> usize {
+        self.bytes.len().saturating_sub(self.from)
+    }
+
+    /// Bytes were cut (MSG_TRUNC).
+    pub(super) fn cut(&self) -> bool {
+        self.length > self.stored()
+    }
+
+    /// The read brought nothing at all.
+    pub(super) fn is_void(&self) -> bool {
+        self.length == 0 && self.descriptors.is_empty() && !self.control_cut
+    }
+}
+
+/// Room for `additional` more elements, exactly, or an error instead of an abort (P4).
+pub(super) fn reserve<T>(vector: &mut Vec<T>, additional: usize) -> Result<(), Exhausted> {
+    vector.try_reserve_exact(additional).map_err(|_| Exhausted::OutOfMemory {
+        bytes: (additional as u64).saturating_mul(size_of::<T>() as u64),
+    })
+}
+
+/// Drops memory above `most` elements that a caller's message brought in by a swap.
+pub(super) fn bound<T>(vector: &mut Vec<T>, most: usize) {
+    if vector.capacity() > most {
+        *vector = Vec::new();
+    }
+}
