@@ -1,5 +1,5 @@
 //! What the socket tests share: the descriptor ledger, a raw peer, children.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
 use std::fs;
