@@ -143,7 +143,7 @@ pub(super) fn receive(
         // SAFETY: a slot is `words` initialised words, and a `u64` may be read as bytes.
         let control =
             unsafe { std::slice::from_raw_parts(slot.as_ptr().cast::<u8>(), words * size_of::<u64>()) };
-        let used = (header.msg_hdr.msg_controllen as usize).min(control.len());
+        let used = size(header.msg_hdr.msg_controllen).min(control.len());
         own(hunk, &control[..used]);
         if header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0 {
             hunk.set_control_cut();
@@ -158,6 +158,11 @@ pub(super) fn receive(
         unsafe { buffer.set_len(end) };
     }
     Ok(filled)
+}
+
+/// `size_t` with glibc, `socklen_t` with musl.
+fn size(length: impl TryInto<usize>) -> usize {
+    length.try_into().unwrap_or(usize::MAX)
 }
 
 /// Adopts every descriptor that `control` names. Nothing here allocates.

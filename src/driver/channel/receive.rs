@@ -1,0 +1,147 @@
+//! The receiving half of a channel.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+
+use super::{Channel, Owned, RDHUP};
+use crate::driver::deadline::Deadline;
+use crate::driver::error::Error;
+use crate::driver::sys;
+use crate::error::{Exhausted, Fault};
+use crate::profile::{Framing, Profile};
+
+impl<P: Profile> Channel<P> {
+    /// Waits for the next message, for ever if need be. See [`receive_by`](Self::receive_by).
+    ///
+    /// # Errors
+    /// As [`receive_by`](Self::receive_by), without [`Error::TimedOut`].
+    pub fn receive(&mut self) -> Result<Owned, Error> {
+        self.receive_by(Deadline::NEVER)
+    }
+
+    /// Waits for the next message. Meanwhile what is pending to be sent is sent.
+    ///
+    /// # Errors
+    /// [`Error::Violation`] and [`Exhausted::DescriptorsLost`], for ever, after the messages that
+    /// came before; [`Error::Closed`]; [`Error::TimedOut`], when nothing is lost;
+    /// [`Exhausted::OutOfMemory`], when nothing is lost either; [`Error::Io`].
+    pub fn receive_by(&mut self, deadline: Deadline) -> Result<Owned, Error> {
+        let mut message = Owned::default();
+        self.receive_into(&mut message, deadline)?;
+        Ok(message)
+    }
+
+    /// The next message if it is there.
+    ///
+    /// # Errors
+    /// As [`receive_by`](Self::receive_by), without [`Error::TimedOut`].
+    pub fn try_receive(&mut self) -> Result<Option<Owned>, Error> {
+        let mut message = Owned::default();
+        match self.receive_until(&mut message, None) {
+            Ok(()) => Ok(Some(message)),
+            Err(Error::WouldBlock) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`receive_by`](Self::receive_by), into a message whose memory is used again; what it
+    /// held is dropped first.
+    ///
+    /// # Errors
+    /// As [`receive_by`](Self::receive_by); the message is empty then.
+    pub fn receive_into(&mut self, message: &mut Owned, deadline: Deadline) -> Result<(), Error> {
+        self.receive_until(message, Some(deadline))
+    }
+
+    /// `None`: do not wait.
+    fn receive_until(&mut self, message: &mut Owned, deadline: Option<Deadline>) -> Result<(), Error> {
+        loop {
+            match self.receiver.poll_into(message) {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(fault) => return Err(self.condemn(fault)),
+            }
+            // Try first, then wait: a poll(2) before each receive costs a third of it.
+            if self.read()? {
+                continue;
+            }
+            match deadline {
+                None if self.hung_up || !self.has_hung_up()? => return Err(Error::WouldBlock),
+                None => self.hung_up = true,
+                Some(deadline) if deadline.has_passed() => return Err(Error::TimedOut),
+                Some(deadline) => self.wait_to_receive(deadline)?,
+            }
+        }
+    }
+
+    /// One read. `false`: it would have to wait.
+    fn read(&mut self) -> Result<bool, Error> {
+        let Some(hunks) = self.receiver.windows()? else { return Err(Error::Closed) };
+        match sys::receive(self.socket.as_fd(), P::FRAMING, self.extras, &mut self.scratch, hunks) {
+            Ok(filled) => self.receiver.handle(self.epoch.elapsed(), filled),
+            Err(Errno::EAGAIN) if self.hung_up => {
+                // On a datagram socket a shutdown shows in poll(2) alone: recvmsg keeps saying
+                // "would block" (net/unix/af_unix.c turns it into 0 for SOCK_SEQPACKET only).
+                hunks.iter_mut().take(1).for_each(|hunk| hunk.set_end());
+                self.receiver.handle(self.epoch.elapsed(), 1);
+            }
+            Err(Errno::EAGAIN) => {
+                self.receiver.handle(self.epoch.elapsed(), 0);
+                // "Would block" may just have made a message overdue: that is news for poll.
+                return Ok(self.receiver.fault().is_some());
+            }
+            // The peer closed without having read all that we sent. The kernel reports it once,
+            // on SEQPACKET even before what the peer had sent: which is still there to be read.
+            Err(Errno::ECONNRESET) => {}
+            Err(Errno::ENOMEM | Errno::ENOBUFS) => return Err(Exhausted::OutOfMemory { bytes: 0 }.into()),
+            Err(errno) => return Err(Error::io("recvmsg", errno)),
+        }
+        Ok(true)
+    }
+
+    /// Waits for something to read, sending meanwhile what is pending.
+    fn wait_to_receive(&mut self, deadline: Deadline) -> Result<(), Error> {
+        let mut events = PollFlags::POLLIN | RDHUP;
+        let wants_write = self.wants_write();
+        if wants_write && self.sender.deadline().is_none() {
+            events |= PollFlags::POLLOUT;
+        }
+        let until = self.timeout().map_or(Deadline::NEVER, Deadline::after).min(deadline);
+        let seen = self.wait(events, until)?;
+        self.hung_up |= seen.intersects(PollFlags::POLLHUP | RDHUP);
+        if wants_write && !seen.intersects(PollFlags::POLLIN) {
+            // What went wrong here is the next sender's to hear.
+            if let Err(error) = self.flush() {
+                self.stranded = error.messages;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a datagram socket was shut down, which its reads do not show.
+    fn has_hung_up(&self) -> Result<bool, Error> {
+        if !matches!(P::FRAMING, Framing::PartPerDatagram) {
+            return Ok(false);
+        }
+        let now = Deadline::at(self.epoch);
+        Ok(self.wait(RDHUP, now)?.intersects(PollFlags::POLLHUP | RDHUP))
+    }
+
+    /// The final fault: nothing more passes, and what was refused goes to the reaper (P3).
+    fn condemn(&mut self, fault: Fault) -> Error {
+        let lasting =
+            matches!(fault, Fault::Violation(_) | Fault::Exhausted(Exhausted::DescriptorsLost { .. }));
+        if lasting && !self.condemned {
+            self.condemned = true;
+            self.shutdown();
+            let reaper = &mut self.reaper;
+            self.receiver.refused().for_each(|descriptor| match reaper {
+                Some(reaper) => reaper.reap(descriptor),
+                None => drop(descriptor),
+            });
+        }
+        fault.into()
+    }
+}

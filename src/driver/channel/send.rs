@@ -1,0 +1,196 @@
+//! The sending half of a channel.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+
+use super::{Channel, Owned};
+use crate::driver::deadline::Deadline;
+use crate::driver::error::{Error, SendError};
+use crate::driver::{socket, sys};
+use crate::error::{Fault, Misuse};
+use crate::machine::{Failure, Outcome};
+use crate::profile::Profile;
+
+/// How a send ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a pending message needs flush_by, or a receive, to leave"]
+pub enum Sent {
+    /// The kernel has all of it. That is not "delivered": the peer may never read it.
+    Complete,
+    /// Its first part left, the rest did not fit and goes first from now on (P6).
+    Pending,
+}
+
+/// What a flush came to.
+pub(super) enum Flush {
+    Done,
+    /// Wait for "writable".
+    Full,
+    /// Wait by time.
+    Pressure(Errno),
+}
+
+impl<P: Profile> Channel<P> {
+    /// Hands a message to the kernel, waiting for room for ever if need be.
+    ///
+    /// # Errors
+    /// As [`send_by`](Self::send_by), without [`Error::TimedOut`].
+    pub fn send(&mut self, message: Owned) -> Result<(), SendError> {
+        match self.send_by(message, Deadline::NEVER)? {
+            Sent::Complete | Sent::Pending => Ok(()),
+        }
+    }
+
+    /// Hands a message to the kernel, waiting for room until the deadline. What is pending goes
+    /// first. [`Sent::Pending`], if the deadline passed after the message's first part left.
+    ///
+    /// # Errors
+    /// The message comes back with its descriptors: [`Error::Misuse`], when it is of a kind that
+    /// is never sent; [`Error::TimedOut`]; [`Error::Io`], when the kernel refuses it (EPERM: the
+    /// peer accepts no descriptors). [`Error::PeerGone`], and any error once a part of a message
+    /// left, close this direction: every later call says the same, and all that did not leave
+    /// comes back.
+    pub fn send_by(&mut self, message: Owned, deadline: Deadline) -> Result<Sent, SendError> {
+        self.push(message)?;
+        match self.flush_until(deadline) {
+            Err(error) if error.messages.is_empty() => match self.sender.recall() {
+                Some(message) => Err(SendError::new(error.error, vec![message])),
+                None => Ok(Sent::Pending),
+            },
+            Err(error) => Err(error),
+            Ok(()) => Ok(Sent::Complete),
+        }
+    }
+
+    /// Hands a message to the kernel if it has room now.
+    ///
+    /// # Errors
+    /// As [`send_by`](Self::send_by); instead of [`Error::TimedOut`] there is
+    /// [`Error::WouldBlock`], or [`Error::Pressure`] where waiting for "writable" would not help.
+    pub fn try_send(&mut self, message: Owned) -> Result<Sent, SendError> {
+        self.push(message)?;
+        let error = match self.flush()? {
+            Flush::Done => return Ok(Sent::Complete),
+            Flush::Full => Error::WouldBlock,
+            Flush::Pressure(errno) => Error::Pressure { errno: errno as i32 },
+        };
+        match self.sender.recall() {
+            Some(message) => Err(SendError::new(error, vec![message])),
+            None => Ok(Sent::Pending),
+        }
+    }
+
+    /// A part of a message waits for room: call [`flush_by`](Self::flush_by), or any receive,
+    /// when the socket is writable.
+    pub fn wants_write(&self) -> bool {
+        !self.sender.is_empty()
+    }
+
+    /// Waits until nothing is pending any more.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] keeps what is pending; others close this direction and hand it back,
+    /// as [`send_by`](Self::send_by) says.
+    pub fn flush_by(&mut self, deadline: Deadline) -> Result<(), SendError> {
+        self.check_alive(Vec::new())?;
+        self.flush_until(deadline)
+    }
+
+    fn push(&mut self, message: Owned) -> Result<(), SendError> {
+        let message = self.check_alive(vec![message])?;
+        for message in message {
+            let (fault, message) = match self.sender.push(message) {
+                Ok(()) => continue,
+                Err(refused) => refused,
+            };
+            // SO_SNDBUF may have been raised since it was asked for.
+            let too_large = matches!(fault, Fault::Misuse(Misuse::PayloadTooLarge { .. }));
+            let again = match socket::packet_limit::<P>(self.socket.as_fd()) {
+                Ok(limit) if too_large => {
+                    self.sender.set_packet_limit(limit);
+                    self.sender.push(message)
+                }
+                _ => Err((fault, message)),
+            };
+            again.map_err(|(fault, message)| SendError::new(fault, vec![message]))?;
+        }
+        Ok(())
+    }
+
+    /// Hands `messages` on, or back together with what was stranded if this direction is dead.
+    fn check_alive(&mut self, messages: Vec<Owned>) -> Result<Vec<Owned>, SendError> {
+        let error = match (self.receiver.fault(), self.dead) {
+            (Some(fault), _) => fault.into(),
+            (None, Some(error)) => error,
+            (None, None) => return Ok(messages),
+        };
+        let mut back = std::mem::take(&mut self.stranded);
+        back.extend(self.sender.close());
+        back.extend(messages);
+        Err(SendError::new(error, back))
+    }
+
+    /// As far as it goes without waiting.
+    pub(super) fn flush(&mut self) -> Result<Flush, SendError> {
+        while !self.sender.is_empty() {
+            let transmits = self.sender.transmits();
+            let errno = match sys::send(self.socket.as_fd(), P::FRAMING, &mut self.scratch, transmits) {
+                Ok(count) => {
+                    self.sender.transmitted(count);
+                    continue;
+                }
+                Err(errno) => errno,
+            };
+            let failure = classify(errno);
+            match self.sender.failed(self.epoch.elapsed(), failure) {
+                Outcome::Wait => return Ok(Flush::Full),
+                Outcome::BackOff => return Ok(Flush::Pressure(errno)),
+                Outcome::Returned(message) => {
+                    return Err(SendError::new(Error::io("sendmsg", errno), vec![message]));
+                }
+                Outcome::Closed(messages) => {
+                    let error = match failure {
+                        Failure::Gone => Error::PeerGone { errno: errno as i32 },
+                        _ => Error::io("sendmsg", errno),
+                    };
+                    self.dead = Some(error);
+                    return Err(SendError::new(error, messages));
+                }
+            }
+        }
+        Ok(Flush::Done)
+    }
+
+    /// Keeps everything if the deadline passes.
+    fn flush_until(&mut self, deadline: Deadline) -> Result<(), SendError> {
+        loop {
+            let (events, until) = match self.flush()? {
+                Flush::Done => return Ok(()),
+                Flush::Full => (PollFlags::POLLOUT, deadline),
+                // No event to wait for but a hang-up: a socket that lacks memory is "writable".
+                Flush::Pressure(_) => (
+                    PollFlags::empty(),
+                    self.timeout().map_or(deadline, |timeout| Deadline::after(timeout).min(deadline)),
+                ),
+            };
+            if deadline.has_passed() {
+                return Err(SendError::new(Error::TimedOut, Vec::new()));
+            }
+            self.wait(events, until).map_err(|error| SendError::new(error, Vec::new()))?;
+        }
+    }
+}
+
+/// What an errno of sendmsg(2) means for the message (unix(7), send(2)).
+const fn classify(errno: Errno) -> Failure {
+    match errno {
+        Errno::EAGAIN => Failure::WouldBlock,
+        // ETOOMANYREFS: this *user's* descriptors in flight, which another process may have
+        // caused. Not a dead peer.
+        Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS => Failure::Pressure,
+        Errno::EPIPE | Errno::ECONNREFUSED | Errno::ENOTCONN | Errno::ECONNRESET => Failure::Gone,
+        _ => Failure::Refused,
+    }
+}
