@@ -1,0 +1,109 @@
+# `make test` is the test command: `cargo test` alone would skip the other packages
+# (proptests with the corpus). `make help` lists the rest.
+#
+# A target whose tool is absent says "skipped: ..." in words and is never counted as passed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/nopanic/Cargo.toml
+WASM := wasm32-unknown-unknown
+I686 := i686-unknown-linux-gnu
+MSRV := 1.85.0
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+FUZZ_SECONDS ?= 20
+T ?= receiver
+skipped = echo "skipped: $(1)"
+has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
+
+.PHONY: help demo demo-libcamera test check prop fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+demo: ## two processes exchange pictures in memfds, then a hostile one is refused
+	cargo run --locked --quiet --features cli --bin fdpost -- demo
+
+demo-libcamera: ## drive libcamera's packaged worker (installed when root and absent)
+	@if ! ls /usr/lib/*/libcamera/*ipa_vimc.so /usr/lib/*/libcamera/ipa/*ipa_vimc.so >/dev/null 2>&1; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get install -y libcamera-ipa || { apt-get update && apt-get install -y libcamera-ipa; } || true; \
+	  fi; fi
+	cargo run --locked --quiet --example libcamera_worker
+
+test: ## unit, integration, doc and property tests, and the corpus replayed
+	cargo test --locked --features cli,arbitrary
+	cargo test --locked --manifest-path proptests/Cargo.toml
+
+prop: ## property tests with CASES cases each (default 10000)
+	PROPTEST_CASES=$${CASES:-10000} cargo test --locked --release --manifest-path proptests/Cargo.toml
+
+check: ## formats, lints, docs, the core for wasm, import direction, rules, public types, licences
+	for package in $(PACKAGES); do cargo fmt --check --manifest-path $$package; done
+	cargo clippy --locked --all-targets --features cli,arbitrary -- -D warnings
+	cargo clippy --locked --no-default-features --lib -- -D warnings
+	for package in $(filter-out Cargo.toml,$(PACKAGES)); do \
+	  cargo clippy --locked --all-targets --manifest-path $$package -- -D warnings; done
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features arbitrary
+	cargo build --locked --no-default-features
+	@if $(call has_target,$(WASM)); then cargo build --locked --no-default-features --target $(WASM); \
+	  else $(call skipped,the core for $(WASM) (rustup target add $(WASM))); fi
+	.ci/imports
+	.ci/protocol
+	.ci/crates
+	@if command -v python3 >/dev/null; then \
+	  RUSTC_BOOTSTRAP=1 cargo rustdoc --locked --lib --quiet -- -Zunstable-options --output-format json \
+	    && .ci/public-types $(CARGO_TARGET_DIR)/doc/fdpost.json; \
+	  else $(call skipped,types in public signatures (apt-get install python3)); fi
+	cargo run --locked --quiet --example states | diff - docs/states.svg || { echo "docs/states.svg is not the table: make states"; exit 1; }
+	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check licenses bans sources; \
+	  else $(call skipped,licences and bans: cargo-deny is not installed (cargo install cargo-deny)); fi
+
+states: ## draw docs/states.svg from the table
+	cargo run --locked --quiet --example states > docs/states.svg
+
+msrv: ## build with the oldest Rust that is promised
+	@if rustup toolchain list 2>/dev/null | grep -q '^$(MSRV)'; then \
+	  cargo +$(MSRV) check --locked --lib && cargo +$(MSRV) check --locked --lib --no-default-features; \
+	  else $(call skipped,Rust $(MSRV) is not installed (rustup toolchain install $(MSRV) --profile minimal)); fi
+
+test-i686: ## the root package's tests as 32-bit programs
+	@if ! $(call has_target,$(I686)); then $(call skipped,$(I686) is not installed (rustup target add $(I686))); \
+	elif ! echo 'int main(void){return 0;}' | gcc -m32 -x c -o /dev/null - 2>/dev/null; then \
+	  $(call skipped,no 32-bit linker (apt-get install gcc-multilib)); \
+	else cargo test --locked --target $(I686) --features cli,arbitrary \
+	  && cargo test --locked --target $(I686) --manifest-path proptests/Cargo.toml; fi
+
+fuzz: ## fuzz target T for SECONDS (default 60): make fuzz T=control SECONDS=600
+	RUSTC_BOOTSTRAP=1 cargo fuzz run $(T) -- -max_total_time=$${SECONDS:-60}
+
+fuzz-smoke: ## every fuzz target for FUZZ_SECONDS (20)
+	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
+	else for target in $(FUZZ_TARGETS); do \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target $$(mktemp -d) fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS); done; fi
+
+nopanic: ## prove at link time that the decoders cannot panic, and that the proof can fail
+	cargo build --locked --release --manifest-path tests/nopanic/Cargo.toml
+	@if cargo build --locked --release --features planted --manifest-path tests/nopanic/Cargo.toml 2>$(CARGO_TARGET_DIR)/planted.log; then \
+	  echo "a planted panic went unnoticed"; exit 1; fi
+	@grep -q 'detected panic in function .planted' $(CARGO_TARGET_DIR)/planted.log || { cat $(CARGO_TARGET_DIR)/planted.log; exit 1; }
+	@echo "control decoder and header decoders: cannot panic, proved at link time; a planted panic was found"
+
+doc: ## the API's documentation
+	cargo doc --locked --no-deps --features arbitrary
+
+mutants: ## how many planted changes the tests notice (hours)
+	@if command -v cargo-mutants >/dev/null; then \
+	  cargo mutants --features cli,arbitrary -f 'src/wire/**' -f 'src/profile/**' -f 'src/machine/**' -f 'src/driver/**'; \
+	  else $(call skipped,cargo-mutants is not installed (cargo install cargo-mutants)); fi
+
+ci: ## what .ci/run runs
+	$(MAKE) check
+	$(MAKE) test
+	$(MAKE) msrv
+	$(MAKE) nopanic
+	$(MAKE) test-i686
+	$(MAKE) fuzz-smoke
+	$(MAKE) demo
+	$(MAKE) demo-libcamera
