@@ -220,6 +220,9 @@ impl<P: Profile, F> Sender<P, F> {
         self.back_off = BACK_OFF.0;
         if !matches!(P::FRAMING, Framing::Stream { .. }) {
             for _ in 0..count {
+                if self.queue.is_empty() {
+                    return; // more than there was to send
+                }
                 self.gone = self.gone.saturating_add(1);
                 self.retire();
             }

@@ -57,6 +57,7 @@ impl<P: Profile> Channel<P> {
 
     /// `None`: do not wait.
     fn receive_until(&mut self, message: &mut Owned, deadline: Option<Deadline>) -> Result<(), Error> {
+        self.flush_aside();
         loop {
             match self.receiver.poll_into(message) {
                 Ok(true) => return Ok(()),
@@ -95,7 +96,6 @@ impl<P: Profile> Channel<P> {
             // The peer closed without having read all that we sent. The kernel reports it once,
             // on SEQPACKET even before what the peer had sent: which is still there to be read.
             Err(Errno::ECONNRESET) => {}
-            Err(Errno::ENOMEM | Errno::ENOBUFS) => return Err(Exhausted::OutOfMemory { bytes: 0 }.into()),
             Err(errno) => return Err(Error::io("recvmsg", errno)),
         }
         Ok(true)
@@ -104,20 +104,22 @@ impl<P: Profile> Channel<P> {
     /// Waits for something to read, sending meanwhile what is pending.
     fn wait_to_receive(&mut self, deadline: Deadline) -> Result<(), Error> {
         let mut events = PollFlags::POLLIN | RDHUP;
-        let wants_write = self.wants_write();
-        if wants_write && self.sender.deadline().is_none() {
+        if self.wants_write() && self.sender.deadline().is_none() {
             events |= PollFlags::POLLOUT;
         }
         let until = self.timeout().map_or(Deadline::NEVER, Deadline::after).min(deadline);
         let seen = self.wait(events, until)?;
         self.hung_up |= seen.intersects(PollFlags::POLLHUP | RDHUP);
-        if wants_write && !seen.intersects(PollFlags::POLLIN) {
-            // What went wrong here is the next sender's to hear.
-            if let Err(error) = self.flush() {
-                self.stranded = error.messages;
-            }
-        }
+        self.flush_aside();
         Ok(())
+    }
+
+    /// Sends what is pending, as far as that goes now: whoever works on the channel owns the
+    /// progress of what another call left behind. What goes wrong is the next sender's to hear.
+    fn flush_aside(&mut self) {
+        if let Err(error) = self.flush() {
+            self.stranded.extend(error.messages);
+        }
     }
 
     /// Whether a datagram socket was shut down, which its reads do not show.

@@ -55,9 +55,9 @@ impl<P: Profile> Channel<P> {
     pub fn send_by(&mut self, message: Owned, deadline: Deadline) -> Result<Sent, SendError> {
         self.push(message)?;
         match self.flush_until(deadline) {
-            Err(error) if error.messages.is_empty() => match self.sender.recall() {
-                Some(message) => Err(SendError::new(error.error, vec![message])),
-                None => Ok(Sent::Pending),
+            Err(SendError { error, messages }) if messages.is_empty() => match self.sender.recall() {
+                None if error == Error::TimedOut => Ok(Sent::Pending),
+                recalled => Err(SendError::new(error, recalled.into_iter().collect())),
             },
             Err(error) => Err(error),
             Ok(()) => Ok(Sent::Complete),
