@@ -49,3 +49,8 @@ pub use driver::{Channel, Closer, Deadline, Error, Memfd, Reaper, SendError, Sen
 /// A message as a [`Channel`] carries it: its descriptors are `OwnedFd`.
 #[cfg(feature = "driver")]
 pub type Message = message::Message<std::os::fd::OwnedFd>;
+
+/// The README's code is compiled and run like any other documentation.
+#[cfg(all(doctest, feature = "driver"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
