@@ -73,9 +73,10 @@ impl<P: Profile, F> Assembly<P, F> {
                 self.payload.extend_from_slice(bytes);
             }
             Role::Frame => {
-                let place = self.frame.iter_mut().skip(self.gathered as usize);
-                for (place, byte) in place.zip(bytes) {
-                    *place = *byte;
+                let start = self.gathered as usize;
+                // await_part() and first() keep frames within FRAME_MAX.
+                if let Some(place) = self.frame.get_mut(start..start.saturating_add(bytes.len())) {
+                    place.copy_from_slice(bytes);
                 }
             }
         }
