@@ -7,9 +7,14 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use fdpost::profile::{Framing, Profile};
+use fdpost::{Channel, Deadline, Error, Limits, Message, Violation};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, recv, sendmsg};
 
 /// Descriptors are a process-wide matter: tests that count them run one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -59,12 +64,14 @@ pub fn identity(descriptor: &impl AsRawFd) -> PathBuf {
     fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd())).unwrap()
 }
 
-/// `count` descriptors, each of another file.
+/// `count` descriptors, each of another file, told apart by [`identity`] in all of a process.
 pub fn files(count: usize) -> Vec<OwnedFd> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
     (0..count)
-        .map(|index| {
+        .map(|_| {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             nix::sys::memfd::memfd_create(
-                format!("file-{index}").as_str(),
+                format!("file-{number}").as_str(),
                 nix::sys::memfd::MFdFlags::MFD_CLOEXEC,
             )
             .unwrap()
@@ -131,4 +138,103 @@ pub fn assert_child(output: &Output) {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Long enough for any honest peer; a test that waits so long has failed.
+pub fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(5))
+}
+
+/// Queued behind what is refused: it must still be there afterwards.
+const UNREAD: &[u8] = b"behind the violation";
+
+/// The wire `P`, spoken to by raw sends of (bytes, number of descriptors): `whole` messages are
+/// delivered, then `expected` for ever, as [`assert_final`] says, and the rest stays unread. Ends
+/// with the ledger.
+#[track_caller]
+pub fn assert_refused<P: Profile>(
+    limits: Limits,
+    sends: &[(&[u8], usize)],
+    whole: usize,
+    expected: Violation,
+) {
+    let ledger = Ledger::open();
+    let (mut channel, peer) = Channel::<P>::pair(limits).unwrap();
+    for (bytes, descriptors) in sends {
+        raw_send(&peer, bytes, &files(*descriptors));
+    }
+    // A stream has no boundary that keeps what follows out of the same read.
+    let bounded = !matches!(P::FRAMING, Framing::Stream { .. });
+    if bounded {
+        raw_send(&peer, UNREAD, &files(1));
+    }
+    for _ in 0..whole {
+        drop(channel.receive_by(soon()).unwrap());
+    }
+    assert_final(&mut channel, &peer, expected);
+    if bounded {
+        assert_unread(&channel, UNREAD);
+    }
+    drop((channel, peer));
+    ledger.close();
+}
+
+/// The next packet in the channel's queue is this one: nobody read it.
+#[track_caller]
+pub fn assert_unread(channel: &impl AsFd, expected: &[u8]) {
+    let mut bytes = [0; 64];
+    let length = recv(channel.as_fd().as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT).unwrap();
+    assert_eq!(bytes[..length], *expected);
+}
+
+/// Rule CO-11, P3: the violation is returned for ever, by receive and by send, which hands the
+/// message back; nothing of what was refused is held; the socket is shut down both ways.
+#[track_caller]
+pub fn assert_final<P: Profile>(channel: &mut Channel<P>, peer: &OwnedFd, expected: Violation) {
+    let error = Error::Violation(expected);
+    for _ in 0..3 {
+        assert_eq!(channel.receive_by(soon()).unwrap_err(), error);
+        assert_eq!(channel.try_receive().unwrap_err(), error);
+    }
+    for attempt in 0..3 {
+        let descriptor = files(1).remove(0);
+        let name = identity(&descriptor);
+        let message = Message::new(b"kept").with(descriptor);
+        let refused = match attempt {
+            0 => channel.send(message).unwrap_err(),
+            1 => channel.try_send(message).unwrap_err(),
+            _ => channel.send_by(message, soon()).unwrap_err(),
+        };
+        assert_eq!(refused.error, error);
+        let [back] = &refused.messages[..] else { panic!("handed back: {:?}", refused.messages) };
+        assert_eq!((back.payload(), identity(back.descriptor(0).unwrap())), (&b"kept"[..], name));
+    }
+    assert_eq!(channel.flush_by(soon()).unwrap_err().error, error);
+    let stats = channel.stats();
+    assert_eq!((stats.violation, stats.held.descriptors), (Some(expected), 0));
+    assert!(is_shut_down(channel), "ours is open");
+    // A datagram socket does not show its peer that it was shut down, but refuses what is sent.
+    assert!(matches!(P::FRAMING, Framing::PartPerDatagram) || is_shut_down(peer), "theirs is open");
+    assert_eq!(try_raw_send(peer, b"late", &[]), Err(Errno::EPIPE));
+}
+
+/// Bytes that wait in a stream socket's queue, looked at by a plain MSG_PEEK.
+pub fn queued(socket: &impl AsFd) -> usize {
+    let mut bytes = [0; 4096];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+    recv(socket.as_fd().as_raw_fd(), &mut bytes, flags).unwrap_or(0)
+}
+
+/// Numbers that look random and are the same at every run (splitmix64).
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next number below `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % end as u64) as usize
+    }
 }

@@ -4,8 +4,9 @@
 //! for any other number it would have to promise that nobody else owns it.
 
 use std::error::Error;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -16,25 +17,36 @@ use fdpost::Deadline;
 use crate::Outcome;
 
 /// How long one process waits for the other: far beyond what a loaded machine needs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process that is killed, if need be, and reaped when this is dropped.
 pub(crate) struct Peer {
     child: Child,
+    /// Its standard output: a socket, because reading one can have a deadline.
+    said: UnixStream,
 }
 
 impl Peer {
     /// Starts `fdpost` with these arguments and `end` as its standard input.
     pub(crate) fn start(arguments: &[&str], end: OwnedFd) -> Outcome<Self> {
+        let (said, stdout) = UnixStream::pair()?;
+        said.set_read_timeout(Some(PATIENCE))?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(arguments).stdout(OwnedFd::from(stdout)).stderr(Stdio::piped());
         command.fd_mappings(vec![FdMapping { parent_fd: end, child_fd: 0 }])?;
-        // The command owns our copy of `end` and closes it here.
-        Ok(Self { child: command.spawn().map_err(|error| format!("starting a second process: {error}"))? })
+        let child = command.spawn().map_err(|error| format!("starting a second process: {error}"))?;
+        // The command owns our copies of its ends, and closes them here.
+        Ok(Self { child, said })
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Waits until it has called [`say_ready`].
+    pub(crate) fn wait_until_ready(&mut self) -> Outcome {
+        self.said.read_exact(&mut [0]).map_err(|error| format!("the other process is not ready: {error}"))?;
+        Ok(())
     }
 
     /// Waits for it to end by itself, and well.
@@ -71,6 +83,13 @@ impl Drop for Peer {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// In the other process: lets [`Peer::wait_until_ready`] return.
+pub(crate) fn say_ready() -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(b".")?;
+    stdout.flush()
 }
 
 /// In the other process: the end that [`Peer::start`] handed over.

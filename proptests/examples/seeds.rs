@@ -1,0 +1,134 @@
+//! Writes the seed corpora of the fuzz targets, the same files at every run:
+//! `cargo run --example seeds`. libcamera's come from `tests/vectors/libcamera.json`; there is one
+//! for every wire and every corruption; inputs that a fuzzer found are added by hand.
+
+use std::fs;
+use std::path::Path;
+
+use fdpost::wire::control::{Credentials, encode_credentials, encode_rights};
+use fdpost_proptests::control::LAYOUTS;
+use fdpost_proptests::script::{Script, Spec, Step};
+use serde_json::Value;
+
+fn main() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let corpus = root.join("fuzz").join("corpus");
+    let vectors = fs::read_to_string(root.join("tests/vectors/libcamera.json")).expect("the vectors");
+    let vectors: Value = serde_json::from_str(&vectors).expect("the vectors are JSON");
+    receiver(&corpus.join("receiver"), &vectors);
+    control(&corpus.join("control"));
+    sender(&corpus.join("sender"));
+}
+
+fn write(directory: &Path, name: &str, bytes: &[u8]) {
+    fs::create_dir_all(directory).expect("a directory to write to");
+    fs::write(directory.join(name), bytes).expect("a file to write to");
+}
+
+/// A receiver of everyday limits.
+fn listener(wire: u8, habits: u8) -> Script {
+    Script {
+        wire,
+        batch: 4,
+        habits,
+        descriptors: 4,
+        payload: 4096,
+        held_kib: 256,
+        held_descriptors: 64,
+        timeout_ms: 1000,
+        rate: u16::MAX,
+        cuts: [0, 7],
+        steps: Vec::new(),
+    }
+}
+
+fn receiver(directory: &Path, vectors: &Value) {
+    let mut conversation = listener(0, 0);
+    for message in vectors["messages"].as_array().expect("messages") {
+        let part = |field: &str, descriptors| Step::Raw(hex(&message[field]), descriptors, 0);
+        let descriptors = message["descriptors"].as_u64().and_then(|count| count.try_into().ok());
+        let steps =
+            [part("header", 0), part("payload", descriptors.expect("a few descriptors")), Step::Drain];
+        let script = Script { steps: steps.to_vec(), ..listener(0, 0) };
+        let name = |field: &str| message[field].as_str().expect("a name");
+        let file = format!("libcamera-{}-{}", name("name"), name("direction"));
+        write(directory, &file, &script.to_bytes());
+        conversation.steps.extend(steps);
+    }
+    conversation.steps.push(Step::Close);
+    write(directory, "libcamera-conversation", &conversation.to_bytes());
+    for wire in 0..4 {
+        let name = ["libcamera", "packet", "stream", "vhost-user"][usize::from(wire)];
+        for corruption in 0..=16 {
+            let good = Spec { size: 9, count: 2, corruption: 255, argument: 3, head: 11, joined: 0 };
+            let bad = Spec { corruption, joined: corruption & 1, ..good };
+            let late = [Step::Wait(2000), Step::Drain, Step::Say(good), Step::Close];
+            let mut script =
+                Script { steps: vec![Step::Say(good), Step::Say(bad)], ..listener(wire, corruption * 4) };
+            script.steps.extend(late);
+            write(directory, &format!("{name}-corruption-{corruption:02}"), &script.to_bytes());
+        }
+        let steps = (0..40).map(|count| {
+            Step::Say(Spec {
+                size: 0x8000,
+                count: count % 3,
+                corruption: 255,
+                head: count,
+                joined: 1,
+                argument: 0,
+            })
+        });
+        let script = Script { steps: steps.collect(), payload: 64, ..listener(wire, 63) };
+        write(directory, &format!("{name}-many"), &script.to_bytes());
+    }
+}
+
+/// Raw control data; the same bytes are read as a plan too.
+fn control(directory: &Path) {
+    for (name, layout) in ["glibc-64", "musl-64", "bits-32"].into_iter().zip(LAYOUTS) {
+        let mut all = vec![0; layout.space(12)];
+        encode_credentials(&mut all, layout, Credentials { pid: 1, uid: 2, gid: 3 }).expect("room");
+        for count in [0, 1, 2, 3, 253] {
+            let mut rights = vec![0; layout.space(4 * count)];
+            encode_rights(&mut rights, layout, (3..).take(count).collect::<Vec<i32>>().into_iter())
+                .expect("room");
+            write(directory, &format!("{name}-rights-{count:03}"), &rights);
+            if count < 4 {
+                all.extend(&rights);
+            }
+        }
+        write(directory, &format!("{name}-all"), &all);
+        write(directory, &format!("{name}-cut"), &all[..all.len() - 5]);
+        let mut beyond = all;
+        beyond[0] = 0xff;
+        write(directory, &format!("{name}-beyond"), &beyond);
+    }
+    write(directory, "empty", &[]);
+}
+
+/// Plans by hand: push, take, fail.
+fn sender(directory: &Path) {
+    for wire in 0..4 {
+        let name = ["libcamera", "packet", "stream", "vhost-user"][usize::from(wire)];
+        let push = |corruption: u8| [0, 9, 0, 2, corruption, 3, 11, 0];
+        let take = |count: u8| [100, count, 0];
+        for corruption in 0..=4 {
+            let plan = [&[wire][..], &push(255), &push(corruption), &take(4), &take(30), &take(9)].concat();
+            write(directory, &format!("{name}-push-{corruption}"), &plan);
+        }
+        // Would block, pressure, refused, gone; before anything left and after some did.
+        for fail in [0, 7, 13, 15] {
+            let early = [&[wire][..], &push(255), &push(255), &[224, fail], &take(0), &[248]].concat();
+            write(directory, &format!("{name}-fail-{fail:02}-early"), &early);
+            let late =
+                [&[wire][..], &push(255), &push(255), &take(0), &[224, fail], &push(255), &[255]].concat();
+            write(directory, &format!("{name}-fail-{fail:02}-late"), &late);
+        }
+    }
+}
+
+fn hex(text: &Value) -> Vec<u8> {
+    let text = text.as_str().expect("hexadecimal digits");
+    let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal digits");
+    (0..text.len()).step_by(2).map(byte).collect()
+}

@@ -1,0 +1,129 @@
+//! What recvmsg(2) makes of what a peer sent: unix(7), and for streams the order in which bytes
+//! and descriptors come out of the queue.
+
+use fdpost::error::Malformed;
+use fdpost::machine::Hunk;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::log::{Event, Read, Wire};
+use crate::peer::Sent;
+use crate::token::{Ledger, Token};
+
+/// One direction of a socket.
+pub struct Kernel {
+    wire: Wire,
+    ledger: Ledger,
+    queue: VecDeque<Queued>,
+    closed: bool,
+    issued: u64,
+    cuts: Vec<usize>,
+    reads: usize,
+    /// What was read, for the model.
+    pub log: Vec<Event>,
+}
+
+/// A send in the queue; its descriptors leave it with its first byte.
+struct Queued {
+    sent: Sent,
+    ids: Vec<u64>,
+    touched: bool,
+}
+
+impl Kernel {
+    /// `cuts`: reads of a stream bring at most so many bytes, in turn; 0 = what there is.
+    pub fn new(wire: Wire, ledger: Ledger, cuts: &[usize]) -> Self {
+        let (queue, log) = (VecDeque::new(), Vec::new());
+        Self { wire, ledger, queue, closed: false, issued: 0, cuts: cuts.to_vec(), reads: 0, log }
+    }
+
+    /// The peer sends. Descriptors that the receiver's process cannot install are no more.
+    pub fn send(&mut self, mut sent: Sent) {
+        let first = self.issued;
+        self.issued += sent.descriptors as u64;
+        let installed = (sent.descriptors - sent.lost) as u64;
+        sent.cut |= sent.lost > 0;
+        self.queue.push_back(Queued { sent, ids: (first..first + installed).collect(), touched: false });
+    }
+
+    /// The peer closes.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Fills what it can; 0 = "would block".
+    pub fn receive(&mut self, at: Duration, hunks: &mut [Hunk<Token>]) -> usize {
+        let mut filled = 0;
+        for hunk in hunks {
+            let read = match self.wire {
+                Wire::Libcamera | Wire::Packet => self.packet(),
+                Wire::Stream | Wire::VhostUser => self.bytes(hunk.room()),
+            };
+            let Some(mut read) = read else { break };
+            read.at = at;
+            hunk.fill(&read.bytes, read.descriptors.iter().map(|id| self.ledger.issue(*id)));
+            if read.cut {
+                hunk.set_control_cut();
+            }
+            if read.malformed {
+                hunk.set_malformed(Malformed::NegativeDescriptor { value: -24 });
+            }
+            if read.unknown {
+                hunk.set_unknown(41, 3);
+            }
+            if read.end {
+                hunk.set_end();
+            }
+            self.log.push(Event::Read(read));
+            filled += 1;
+        }
+        filled
+    }
+
+    fn end(&self) -> Option<Read> {
+        self.closed.then(|| Read { end: self.wire == Wire::Libcamera, ..Read::default() })
+    }
+
+    fn packet(&mut self) -> Option<Read> {
+        let Some(Queued { sent, ids, .. }) = self.queue.pop_front() else { return self.end() };
+        let Sent { bytes, cut, malformed, unknown, .. } = sent;
+        Some(Read { bytes, descriptors: ids, cut, malformed, unknown, ..Read::default() })
+    }
+
+    /// Plain bytes sent earlier can stand before those of a send with descriptors; behind any
+    /// byte of that send the read stops.
+    fn bytes(&mut self, room: usize) -> Option<Read> {
+        assert!(room > 0, "a read of no bytes would look like the end");
+        if self.queue.is_empty() {
+            return self.end();
+        }
+        let cut = self.cuts.get(self.reads % self.cuts.len().max(1)).copied().unwrap_or(0);
+        self.reads += 1;
+        let room = if cut == 0 { room } else { room.min(cut) };
+        let mut read = Read::default();
+        while let Some(front) = self.queue.front_mut() {
+            let fresh = !std::mem::replace(&mut front.touched, true);
+            let special = front.sent.malformed || front.sent.unknown;
+            // Control messages other than SCM_RIGHTS tell senders apart: they begin a read.
+            if read.bytes.len() == room || (fresh && special && !read.bytes.is_empty()) {
+                front.touched = !fresh;
+                break;
+            }
+            let taken = front.sent.bytes.len().min(room - read.bytes.len());
+            read.bytes.extend(front.sent.bytes.drain(..taken));
+            let carries = fresh && (special || front.sent.cut || front.sent.descriptors > 0);
+            if carries {
+                read.descriptors = std::mem::take(&mut front.ids);
+                (read.cut, read.malformed, read.unknown) =
+                    (front.sent.cut, front.sent.malformed, front.sent.unknown);
+            }
+            if front.sent.bytes.is_empty() {
+                self.queue.pop_front();
+            }
+            if carries {
+                break;
+            }
+        }
+        Some(read)
+    }
+}

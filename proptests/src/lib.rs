@@ -1,0 +1,21 @@
+//! What the property tests and the fuzz targets of `fdpost` share: generators, a descriptor type
+//! that counts its owners, the reference model, and the oracles that hold the core against it.
+//!
+//! - [`script`]: a conversation as a list of steps, and [`peer`]: what it puts on the wire
+//! - [`kernel`]: what recvmsg(2) makes of that
+//! - [`model`]: what `docs/PROTOCOL.md` says about it, slow and obvious
+//! - [`oracle`], [`sender`], [`control`]: what must hold
+//!
+//! An oracle panics where a promise is broken, so that it serves a test and a fuzz target alike.
+
+pub mod control;
+pub mod kernel;
+pub mod log;
+pub mod model;
+pub mod oracle;
+pub mod peer;
+pub mod script;
+pub mod sender;
+pub mod strategy;
+pub mod token;
+pub mod wires;

@@ -1,0 +1,198 @@
+//! The reference model: what `docs/PROTOCOL.md` says, and for the two wires of [`crate::wires`]
+//! what their head comments say. Written without a look at the machine; slow and obvious: it
+//! starts again from the first read every time, and takes streams byte by byte.
+
+use crate::log::{Event, Heard, Judgement, Read, Wire};
+use fdpost::{Head, Limits};
+use std::time::Duration;
+
+/// Judges a whole conversation.
+pub fn judge(wire: Wire, limits: &Limits, log: &[Event]) -> Judgement {
+    let mut model = Model { wire, limits, messages: Vec::new(), half: None };
+    let verdict = log.iter().find_map(|event| model.event(event).err());
+    let deadline = if verdict.is_none() { model.deadline() } else { None };
+    Judgement { messages: model.messages, verdict: verdict.unwrap_or("more"), deadline }
+}
+
+struct Model<'a> {
+    wire: Wire,
+    limits: &'a Limits,
+    messages: Vec<Heard>,
+    half: Option<Half>,
+}
+
+/// A message begun. `parts`: its bytes so far, part by part.
+#[derive(Default)]
+struct Half {
+    begun: Duration,
+    parts: Vec<Vec<u8>>,
+    head: Head,
+    size: usize,
+    count: usize,
+    descriptors: Vec<u64>,
+}
+
+impl Model<'_> {
+    fn event(&mut self, event: &Event) -> Result<(), &'static str> {
+        let over = Err(if self.half.is_some() { "payload-missing" } else { "end" });
+        let read = match event {
+            Event::Block(now) if self.deadline().is_some_and(|due| *now >= due) => return over,
+            Event::Block(_) => return Ok(()),
+            Event::Read(read) => read,
+        };
+        // Room is for one more than may come. What several frames share may be 16 (PROTOCOL.md).
+        let limit = usize::from(self.limits.descriptors);
+        let room = if self.wire == Wire::Packet && limit > 0 { limit.max(16) } else { limit } + 1;
+        let mut pool = read.descriptors.clone();
+        pool.truncate(room);
+        let cut = read.cut || read.descriptors.len() > room;
+        let void = read.bytes.is_empty() && pool.is_empty() && !cut;
+        check(!read.malformed, "control-malformed")?; // CO-4
+        check(!read.unknown, "control-unknown")?; // CO-5
+        match self.wire {
+            Wire::Libcamera if read.end && void => over,
+            Wire::Libcamera => self.datagram(read, pool, cut),
+            _ if void => over, // CO-9, CO-10
+            Wire::Packet => self.packet(read, pool, cut),
+            _ => {
+                check(!read.bytes.is_empty(), "descriptor-unexpected")?;
+                self.stream(read, &pool, cut)
+            }
+        }
+    }
+
+    fn datagram(&mut self, read: &Read, pool: Vec<u64>, cut: bool) -> Result<(), &'static str> {
+        self.belongs(read, &pool, cut)?;
+        let length = read.bytes.len();
+        let half = self.half.as_mut().unwrap();
+        if half.parts.len() == 1 {
+            check(length == 8, "header-length")?; // LC-1
+        } else {
+            check(length == half.size || length <= self.limits.payload as usize, "payload-truncated")?; // LC-7
+            check(length == half.size, "payload-length")?; // LC-6
+        }
+        *half.parts.last_mut().unwrap() = read.bytes.clone();
+        self.whole()
+    }
+
+    fn stream(&mut self, read: &Read, pool: &[u64], cut: bool) -> Result<(), &'static str> {
+        for (index, byte) in read.bytes.iter().enumerate() {
+            // Descriptors belong to the part that holds the read's last byte.
+            let last = index + 1 == read.bytes.len();
+            self.belongs(read, if last { pool } else { &[] }, last && cut)?;
+            self.half.as_mut().unwrap().parts.last_mut().unwrap().push(*byte);
+            while self.half.as_ref().is_some_and(|half| half.parts.last().unwrap().len() == self.part(half).0)
+            {
+                self.whole()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes and the most descriptors of the part that is awaited.
+    fn part(&self, half: &Half) -> (usize, usize) {
+        match (self.wire, half.parts.len()) {
+            (Wire::Libcamera, 1) => (8, 0),
+            (Wire::VhostUser, 1) => (12, usize::from(self.limits.descriptors.min(8))),
+            (_, 1) => (12, 0),
+            (Wire::Libcamera, 2) => (half.size, half.count),
+            (_, 2) => (half.size, 0),
+            _ => (1, half.count),
+        }
+    }
+
+    /// CO-6, CO-7, CO-8: gives the awaited part the descriptors of a read. Begins a message.
+    fn belongs(&mut self, read: &Read, pool: &[u64], cut: bool) -> Result<(), &'static str> {
+        let new = || Half { begun: read.at, parts: vec![Vec::new()], ..Half::default() };
+        let mut half = self.half.take().unwrap_or_else(new);
+        half.descriptors.extend(pool);
+        let (most, total) = (self.part(&half).1, half.descriptors.len());
+        self.half = Some(half);
+        check(pool.is_empty() || most > 0, "descriptor-unexpected")?;
+        check(pool.is_empty() || total <= most, "descriptor-count")?;
+        check(!cut || total < most, "control-truncated")?;
+        check(!cut, "descriptors-lost")
+    }
+
+    /// The awaited part is whole.
+    fn whole(&mut self) -> Result<(), &'static str> {
+        let mut half = self.half.take().unwrap();
+        let bytes = half.parts.last().unwrap().as_slice();
+        let stage = half.parts.len();
+        let native = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+        if stage == 1 {
+            (half.head.kind, half.head.flags, half.size, half.count) = match self.wire {
+                Wire::Libcamera => (0, 0, native(0) as usize, bytes[4].into()),
+                Wire::Stream => (native(0), 0, native(4) as usize, bytes[8].into()),
+                _ => (native(0), native(4), native(8) as usize, 0),
+            };
+            check(self.wire != Wire::Libcamera || half.size + half.count > 0, "empty-message")?; // LC-3
+            check(half.size <= self.limits.payload as usize, "payload-too-large")?; // CO-1
+        } else if self.part(&half).1 > 0 {
+            check(half.descriptors.len() == half.count, "descriptor-count")?; // CO-8
+            check(self.wire != Wire::Stream || bytes == [0x77], "marker")?;
+        }
+        let grants_now = if self.wire == Wire::Libcamera { stage == 1 } else { stage == 2 };
+        check(!grants_now || half.count <= self.limits.descriptors.into(), "too-many-descriptors")?; // CO-2
+        let another = match self.wire {
+            Wire::Stream => stage == 1 || (stage == 2 && half.count > 0),
+            Wire::VhostUser => stage == 1 && half.size > 0,
+            _ => stage == 1,
+        };
+        if another {
+            half.parts.push(Vec::new());
+            self.half = Some(half);
+        } else {
+            let payload = half.parts.into_iter().nth(1).unwrap_or_default();
+            self.messages.push(Heard { head: half.head, payload, descriptors: half.descriptors });
+        }
+        Ok(())
+    }
+
+    /// P5: the timeout plus, on streams, the bytes of the parts that are known over the rate.
+    fn deadline(&self) -> Option<Duration> {
+        let half = self.half.as_ref()?;
+        let known = [12, half.size as u64, 1].into_iter().take(half.parts.len()).sum::<u64>();
+        let bytes = if self.wire == Wire::Libcamera { 0 } else { known };
+        let extra = Duration::from_micros(bytes * 1_000_000 / u64::from(self.limits.minimum_rate));
+        Some(half.begun + self.limits.assembly_timeout + extra)
+    }
+
+    fn packet(&mut self, read: &Read, mut pool: Vec<u64>, cut: bool) -> Result<(), &'static str> {
+        let (all, mut rest) = (read.bytes.len(), read.bytes.as_slice());
+        check(all > 0, "empty-packet")?; // PK-12
+        let (mut frames, mut claimed) = (0, 0);
+        while !rest.is_empty() {
+            check(frames < 64, "too-many-frames")?; // PK-7
+            check(frames == 0 || all <= 65_536, "packet-too-large")?; // PK-8
+            check(frames == 0 || claimed <= 16, "too-many-descriptors")?; // PK-9
+            let (h, body) = rest.split_at_checked(16).ok_or("header-length")?; // PK-1
+            let little = |at: usize| u32::from_le_bytes(h[at..at + 4].try_into().unwrap());
+            let (flags, count, reply_descriptors) = (u32::from(h[1]), usize::from(h[2]), h[3]);
+            let (size, kind, correlation) = (little(4) as usize, little(8), little(12));
+            check(h[0] == 1, "header-version")?; // PK-2
+            check(flags < 4 && flags != 2, "header-reserved")?; // PK-3
+            check(flags == 0 || correlation != 0, "header-reserved")?; // PK-4
+            let may_reply = flags == 0 && correlation != 0 && reply_descriptors <= 253;
+            check(reply_descriptors == 0 || may_reply, "header-reserved")?; // PK-5
+            check(size <= self.limits.payload as usize, "payload-too-large")?; // CO-1
+            check(count <= self.limits.descriptors.into(), "too-many-descriptors")?; // CO-2
+            let (payload, after) = body.split_at_checked(size).ok_or("frame-overrun")?; // PK-6
+            claimed += count;
+            check(frames == 0 || claimed <= 16, "too-many-descriptors")?; // PK-9
+            check(count <= pool.len() || !cut, "descriptors-lost")?;
+            check(count <= pool.len(), "descriptor-count")?; // PK-10
+            let head = Head { kind, correlation, flags, reply_descriptors };
+            let descriptors = pool.drain(..count).collect();
+            self.messages.push(Heard { head, payload: payload.to_vec(), descriptors });
+            (frames, rest) = (frames + 1, after);
+        }
+        check(pool.is_empty() || claimed > 0, "descriptor-unexpected")?; // PK-11
+        check(pool.is_empty(), "descriptor-count")?; // CO-8
+        check(!cut, "control-truncated") // CO-6
+    }
+}
+
+fn check(holds: bool, rule: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(rule) }
+}

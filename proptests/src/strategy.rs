@@ -1,0 +1,117 @@
+//! The same values as `Arbitrary` makes, for proptest: weighted towards long honest conversations
+//! with one thing wrong, and shrinking to short ones.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::control;
+use crate::log::Wire;
+use crate::peer::SLOWLY;
+use crate::script::{Script, Spec, Step};
+use crate::sender::{Op, Plan};
+
+/// Scripts for one wire.
+pub fn scripts(wire: Wire) -> impl Strategy<Value = Script> {
+    let habits = prop_oneof![2 => Just(0_u8), 3 => any::<u8>()];
+    let payload = prop_oneof![
+        Just(0_u32),
+        1..200_u32,
+        Just(4095),
+        Just(4096),
+        4097..9000_u32,
+        Just(65_520),
+        65_530..140_000_u32
+    ];
+    let descriptors = prop_oneof![2 => Just(0_u8), 6 => 1..10_u8, 4 => 15..20_u8, 1 => Just(253)];
+    let held = (prop_oneof![Just(0_u16), 1..1000_u16], prop_oneof![Just(0_u16), 1..600_u16]);
+    let patience = (prop_oneof![Just(0_u16), 1..50_u16, 500..1500_u16], any::<u16>());
+    let cuts = prop_oneof![Just([0_u8, 0]), any::<[u8; 2]>(), (1..8_u8, 1..40_u8).prop_map(|(a, b)| [a, b])];
+    let receiver = (0..20_u8, habits, descriptors, payload, held, patience, cuts);
+    (receiver, vec(steps(wire), 0..20)).prop_map(move |(receiver, steps)| {
+        let (batch, habits, descriptors, payload, held, patience, cuts) = receiver;
+        Script {
+            wire: wire as u8,
+            batch,
+            habits,
+            descriptors,
+            payload,
+            held_kib: held.0,
+            held_descriptors: held.1,
+            timeout_ms: patience.0,
+            rate: patience.1,
+            cuts,
+            steps: steps.concat(),
+        }
+    })
+}
+
+/// A step, or a few that belong together.
+fn steps(wire: Wire) -> impl Strategy<Value = Vec<Step>> {
+    let raw = (vec(any::<u8>(), 0..40), 0..3_u8, any::<u8>());
+    let wait = prop_oneof![3 => 0..60_u16, 1 => any::<u16>()];
+    let silence = (spec(wire), wait.clone()).prop_map(|(spec, wait)| {
+        let unfinished = Spec { corruption: 12, joined: 0, ..spec };
+        vec![Step::Say(unfinished), Step::Drain, Step::Wait(wait), Step::Drain]
+    });
+    prop_oneof![
+        180 => spec(wire).prop_map(|spec| vec![Step::Say(spec)]),
+        3 => raw.prop_map(|(bytes, count, flags)| vec![Step::Raw(bytes, count, flags)]),
+        40 => Just(vec![Step::Drain]),
+        20 => wait.prop_map(|wait| vec![Step::Wait(wait)]),
+        4 => silence,
+        3 => Just(vec![Step::Close]),
+    ]
+}
+
+fn spec(wire: Wire) -> impl Strategy<Value = Spec> {
+    let size = prop_oneof![40 => 0..100_u16, 4 => 0xf000..0xf800_u16, 1 => 0xf800..=u16::MAX];
+    let count = prop_oneof![30 => 0..4_u8, 10 => 0..20_u8, 1 => 250..=255_u8];
+    let corruption = prop_oneof![30 => Just(255_u8), 2 => Just(SLOWLY), 1 => 0..16_u8];
+    // Where a message is several sends, one in their place is a rule broken.
+    let (one_in, often) = if wire == Wire::Packet { (1, 1) } else { (30, 0) };
+    let joined = prop_oneof![one_in * 4 => Just(0_u8), 4 => Just(1), often => 225..=255_u8];
+    (size, count, corruption, any::<u8>(), any::<u8>(), joined).prop_map(
+        |(size, count, corruption, argument, head, joined)| Spec {
+            size,
+            count,
+            corruption,
+            argument,
+            head,
+            joined,
+        },
+    )
+}
+
+/// Plans for a sender on one wire.
+pub fn plans(wire: Wire) -> impl Strategy<Value = Plan> {
+    let refused = (spec(wire), 0..5_u8).prop_map(|(spec, corruption)| Spec { corruption, ..spec });
+    let pushes = prop_oneof![8 => spec(wire), 1 => refused];
+    let op = prop_oneof![
+        10 => pushes.prop_map(Op::Push),
+        14 => any::<u16>().prop_map(Op::Take),
+        3 => any::<u8>().prop_map(Op::Fail),
+        1 => Just(Op::Recall),
+    ];
+    vec(op, 0..40).prop_map(move |ops| Plan { wire: wire as u8, ops })
+}
+
+/// Control messages, whole or damaged.
+pub fn controls() -> impl Strategy<Value = control::Plan> {
+    use control::{Control, Damage};
+    let number = prop_oneof![0..400_i32, any::<i32>()];
+    let message = prop_oneof![
+        4 => vec(number.clone(), 0..6).prop_map(Control::Rights),
+        1 => vec(number.clone(), 250..256).prop_map(Control::Rights),
+        1 => (any::<i32>(), any::<u32>(), any::<u32>()).prop_map(|(p, u, g)| Control::Credentials(p, u, g)),
+        1 => number.prop_map(Control::Pidfd),
+        1 => (0..3_i32, 0..6_i32, 0..40_u8).prop_map(|(l, k, n)| Control::Unknown(l, k, n)),
+    ];
+    let length = prop_oneof![0..80_u32, any::<u32>()];
+    let damage = prop_oneof![
+        any::<u16>().prop_map(Damage::Cut),
+        (any::<u8>(), length).prop_map(|(message, length)| Damage::Length(message, length)),
+        any::<(u8, u8)>().prop_map(|(message, bit)| Damage::Header(message, bit)),
+    ];
+    (any::<u8>(), vec(message, 0..6), any::<bool>(), proptest::option::of(damage))
+        .prop_map(|(layout, messages, unpadded, damage)| control::Plan { layout, messages, unpadded, damage })
+}

@@ -1,0 +1,222 @@
+//! Refused descriptors: to the reaper, each once, or closed before the error returns.
+
+#[path = "support/driver.rs"]
+mod driver;
+mod support;
+
+use driver::{Wire, ends, message, set_option, soon, twin};
+use fdpost::{Channel, Error, Libcamera, Limits, Packet, Profile, Violation};
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+use support::{Ledger, files, identity, libcamera_header, packet_header, raw_send};
+
+fn reaped<P: Profile>(ours: &mut Channel<P>) -> Receiver<OwnedFd> {
+    let (grave, refused) = channel();
+    ours.set_reaper(move |descriptor| grave.send(descriptor).unwrap());
+    refused
+}
+
+/// Header and payload datagram or packet, with `sent` descriptors where `declared` are said.
+fn lies<P: Profile>(peer: &OwnedFd, declared: u8, sent: &[OwnedFd]) {
+    if P::NAME == "packet" {
+        raw_send(peer, &[&packet_header(4, declared)[..], b"lies"].concat(), sent);
+    } else {
+        raw_send(peer, &libcamera_header(4, declared), &[]);
+        raw_send(peer, b"lies", sent);
+    }
+}
+
+/// The violation, and what a packet's frame claimed before its end showed that some were left.
+fn refusal<P: Profile>(ours: &mut Channel<P>) -> (Error, Vec<OwnedFd>) {
+    let mut delivered = Vec::new();
+    loop {
+        match ours.receive_by(soon()) {
+            Ok(mut whole) => delivered.extend(whole.take_all()),
+            Err(error) => return (error, delivered),
+        }
+    }
+}
+
+fn each_once<P: Wire>(limit: u8, declared: u8, sent: usize) {
+    let case = format!("{}: limit {limit}, {declared} declared, {sent} sent", P::NAME);
+    for with_reaper in [true, false] {
+        let ledger = Ledger::open();
+        let (mut ours, theirs) = ends::<P>(Limits::new().descriptors(limit));
+        let refused = with_reaper.then(|| reaped(&mut ours));
+        let socket = twin(&theirs);
+        let given = files(sent);
+        let names: Vec<PathBuf> = given.iter().map(identity).collect();
+        lies::<P>(&socket, declared, &given);
+        drop(given);
+        let (error, delivered) = refusal(&mut ours);
+        assert!(error.violation().is_some(), "{case}: {error:?}");
+        let (first, open) = (delivered.len(), ledger.more() - 3);
+        if let Some(refused) = refused {
+            let came: Vec<PathBuf> = refused.try_iter().map(|descriptor| identity(&descriptor)).collect();
+            // One above the limit is what a channel makes room for; the kernel drops the others.
+            // A datagram is not even read when its header is refused.
+            let unread = P::NAME == "libcamera" && declared > limit;
+            assert_eq!(open, if unread { 0 } else { sent.min(room::<P>(limit)) }, "{case}: none closed");
+            assert_eq!(came, names[first..open], "{case}: each once, in order");
+            assert_eq!(ours.receive_by(soon()).unwrap_err(), error, "{case}");
+            assert_eq!(refused.try_iter().count(), 0, "{case}: not again");
+        } else {
+            assert_eq!(open, first, "{case}: closed before the error returned");
+        }
+        drop((socket, ours, theirs, delivered));
+        ledger.close();
+    }
+}
+
+fn room<P: Profile>(limit: u8) -> usize {
+    let most = if P::NAME == "packet" && limit > 0 { limit.max(16) } else { limit };
+    usize::from(most) + 1
+}
+
+#[test] // P2; cases 23, 31
+fn refused_descriptors_go_to_the_reaper() {
+    for (limit, declared, sent) in
+        [(0, 0, 1), (0, 0, 3), (2, 1, 2), (2, 1, 3), (2, 2, 1), (4, 5, 5), (4, 0, 4)]
+    {
+        each_once::<Libcamera>(limit, declared, sent);
+        each_once::<Packet>(limit, declared, sent);
+    }
+}
+
+#[test] // P2: only what was refused
+fn delivered_descriptors_do_not_go_to_the_reaper() {
+    let ledger = Ledger::open();
+    let (mut ours, theirs) = ends::<Packet>(Limits::new().descriptors(4));
+    let refused = reaped(&mut ours);
+    let given = files(4);
+    let names: Vec<PathBuf> = given.iter().map(identity).collect();
+    // One frame that claims the first, one that claims two and runs over the packet's end.
+    let frames = [&packet_header(2, 1)[..], b"ok", &packet_header(9, 2), b"short"].concat();
+    let socket = twin(&theirs);
+    raw_send(&socket, &frames, &given);
+    drop(given);
+    let mut whole = ours.receive_by(soon()).unwrap();
+    assert_eq!(identity(&whole.take(0).unwrap()), names[0]);
+    assert_eq!(refused.try_iter().count(), 0);
+    let overrun = Violation::FrameOverrun { declared: 9, remaining: 5 };
+    assert_eq!(ours.receive_by(soon()).unwrap_err(), Error::Violation(overrun));
+    assert_eq!(refused.try_iter().map(|refused| identity(&refused)).collect::<Vec<_>>(), names[1..]);
+    drop((whole, socket, ours, theirs));
+    ledger.close();
+}
+
+/// SO_PASSPIDFD's own control message is written behind the descriptors, so its room is theirs
+/// when a peer sends too many.
+fn beside_a_pidfd<P: Wire>() {
+    let ledger = Ledger::open();
+    let (ours, theirs) = Channel::<P>::pair(Limits::new()).unwrap();
+    let (end, socket) = (twin(&ours), theirs);
+    drop(ours);
+    if set_option(&end, 76, 1).is_err() {
+        println!("skipped: this kernel has no SO_PASSPIDFD (Linux 6.5)");
+        return;
+    }
+    let mut ours = Channel::<P>::from_fd(end, Limits::new().descriptors(1)).unwrap();
+    let refused = reaped(&mut ours);
+    lies::<P>(&socket, 1, &files(60));
+    let (error, delivered) = refusal(&mut ours);
+    assert!(error.violation().is_some());
+    let came = refused.try_iter().chain(delivered).collect::<Vec<_>>();
+    assert_eq!(ledger.more(), 2 + came.len());
+    assert_eq!(came.len(), installed(&ours), "{}: some were closed on the spot", P::NAME);
+    drop((socket, ours, came));
+    ledger.close();
+}
+
+/// What the kernel installs of 60 into the room that a limit of 1 and a pidfd make: the numbers
+/// in CMSG_SPACE(4 x room) + CMSG_LEN(4) less one header (net/core/scm.c, scm_max_fds).
+fn installed<P: Profile>(_: &Channel<P>) -> usize {
+    let header = size_of::<libc::cmsghdr>();
+    let word = size_of::<usize>();
+    let space = (4 * room::<P>(1)).div_ceil(word) * word;
+    (header + space + header + 4 - header) / 4
+}
+
+#[test] // P2; cases 48, 52
+fn a_pidfds_room_does_not_close_descriptors_on_the_spot() {
+    beside_a_pidfd::<Libcamera>();
+    beside_a_pidfd::<Packet>();
+}
+
+/// A TCP socket whose last close blocks for `seconds`: unsent data and SO_LINGER. And its peer.
+fn lingering(seconds: i32) -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let peer = listener.accept().unwrap().0;
+    stream.set_nonblocking(true).unwrap();
+    while stream.write(&[0; 1 << 16]).is_ok() {}
+    // On a non-blocking socket close(2) does not linger.
+    stream.set_nonblocking(false).unwrap();
+    setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: seconds }).unwrap();
+    (stream.into(), peer)
+}
+
+fn blocking_close<P: Wire>(with_reaper: bool) -> Duration {
+    let ledger = Ledger::open();
+    let (mut ours, theirs) = ends::<P>(Limits::new());
+    let refused = with_reaper.then(|| reaped(&mut ours));
+    let socket = twin(&theirs);
+    let (slow, reader) = lingering(if with_reaper { 5 } else { 1 });
+    lies::<P>(&socket, 0, &[slow]);
+    let began = Instant::now();
+    let unexpected = Violation::DescriptorUnexpected { received: 1 };
+    assert_eq!(refusal(&mut ours).0, Error::Violation(unexpected));
+    let took = began.elapsed();
+    // Reset, so that nothing is left to linger for.
+    drop(reader);
+    drop((refused, socket, ours, theirs));
+    ledger.close();
+    took
+}
+
+#[test] // P2; case 52
+fn a_close_that_blocks_does_not_block_a_receive_with_a_reaper() {
+    for took in [blocking_close::<Libcamera>(true), blocking_close::<Packet>(true)] {
+        assert!(took < Duration::from_millis(500), "{took:?}");
+    }
+    // The socket is what it is said to be: without a reaper it does block.
+    let took = blocking_close::<Packet>(false);
+    assert!(took > Duration::from_millis(800), "{took:?}");
+}
+
+#[test] // P2
+fn a_reaper_that_panics_leaks_nothing() {
+    let ledger = Ledger::open();
+    let (mut ours, theirs) = ends::<Packet>(Limits::new().descriptors(1));
+    ours.set_reaper(|_: OwnedFd| panic!("the user's code"));
+    let socket = twin(&theirs);
+    lies::<Packet>(&socket, 1, &files(3));
+    drop(ours.receive_by(soon()).unwrap()); // the frame took one; two are left at the packet's end
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ours.receive_by(soon())));
+    assert!(panicked.is_err());
+    let error = ours.receive_by(soon()).unwrap_err();
+    assert_eq!(error, Error::Violation(Violation::DescriptorCount { declared: 1, received: 3 }));
+    assert!(support::is_shut_down(&ours));
+    drop((socket, ours, theirs));
+    ledger.close();
+}
+
+#[test] // P2; case 32
+fn what_the_user_leaves_in_a_message_closes_with_it() {
+    let ledger = Ledger::open();
+    let (mut ours, mut theirs) = ends::<Libcamera>(Limits::new().descriptors(3));
+    let refused = reaped(&mut ours);
+    theirs.send(message(b"three", files(3))).unwrap();
+    let mut came = ours.receive_by(soon()).unwrap();
+    let kept = came.take(1).unwrap();
+    drop(came);
+    assert_eq!((ledger.more(), refused.try_iter().count()), (3, 0));
+    drop((kept, ours, theirs));
+    ledger.close();
+}

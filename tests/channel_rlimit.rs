@@ -1,0 +1,165 @@
+//! Descriptors that this process cannot take (RLIMIT_NOFILE) or would take for a standard one
+//! (0, 1 and 2 closed): the whole message or `descriptors-lost`, never a made-up one.
+
+#[path = "support/driver.rs"]
+mod driver;
+mod support;
+
+use driver::{message, soon};
+use fdpost::{Channel, Error, Exhausted, Libcamera, Limits, Packet, Profile};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use support::{Ledger, assert_child, child, child_value, descriptors, files, identity, is_shut_down};
+
+/// Installs may use exactly `free` numbers more: holes below the highest open descriptor are
+/// filled first, so that the limit can stand right above it.
+struct Room {
+    _plugs: Vec<OwnedFd>,
+    before: (u64, u64),
+}
+
+impl Room {
+    fn of(free: u64) -> Self {
+        let highest = *descriptors().last_key_value().unwrap().0;
+        let mut plugs = Vec::new();
+        loop {
+            let plug = nix::fcntl::fcntl(std::io::stderr(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(0));
+            let plug = owned(plug.unwrap());
+            let number = plug.as_raw_fd();
+            if number > highest {
+                break;
+            }
+            plugs.push(plug);
+        }
+        let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let soft = u64::try_from(highest).unwrap() + 1 + free;
+        setrlimit(Resource::RLIMIT_NOFILE, soft, before.1).unwrap();
+        Self { _plugs: plugs, before }
+    }
+}
+
+#[allow(unsafe_code, reason = "fcntl returns the new descriptor as a number")]
+fn owned(number: i32) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: F_DUPFD_CLOEXEC just made it, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        setrlimit(Resource::RLIMIT_NOFILE, self.before.0, self.before.1).unwrap();
+    }
+}
+
+/// One message of `sent` descriptors into room for `free`.
+fn at_the_limit<P: Profile>(sent: usize, free: usize) {
+    let ledger = Ledger::open();
+    let limits = Limits::new().descriptors(16);
+    let (mut ours, theirs) = Channel::<P>::pair(limits).unwrap();
+    let mut sender = Channel::<P>::from_fd(theirs, limits).unwrap();
+    let given = files(sent);
+    let names: Vec<PathBuf> = given.iter().map(identity).collect();
+    sender.send(message(b"some", given)).unwrap();
+    let open = descriptors();
+
+    let room = Room::of(free as u64);
+    let first = ours.receive_by(soon());
+    let again = ours.try_receive();
+    drop(room);
+
+    let case = format!("{}: {sent} sent, room for {free}", P::NAME);
+    if free >= sent {
+        let mut whole = first.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+        assert_eq!(whole.payload(), b"some", "{case}");
+        assert_eq!(whole.take_all().map(|came| identity(&came)).collect::<Vec<_>>(), names, "{case}");
+        assert!(matches!(again, Ok(None)), "{case}: {again:?}");
+    } else {
+        let (declared, received) = (sent as u32, free as u32);
+        let lost = Error::Exhausted(Exhausted::DescriptorsLost { declared, received });
+        assert_eq!(first.unwrap_err(), lost, "{case}");
+        assert_eq!(again.unwrap_err(), lost, "{case}: once more");
+        assert_eq!(ours.receive_by(soon()).unwrap_err(), lost, "{case}: with room again");
+        assert!(is_shut_down(&ours), "{case}");
+        assert_eq!(ours.stats().received.messages, 0, "{case}");
+        assert_eq!(ours.stats().violation, None, "{case}: nobody misbehaved");
+    }
+    assert_eq!(descriptors(), open, "{case}");
+    drop((ours, sender));
+    ledger.close();
+}
+
+fn every_room<P: Profile>(test: &str) {
+    let Some(sent) = child_value() else {
+        for sent in [1, 4, 16] {
+            assert_child(&child(test, &sent.to_string()));
+        }
+        return;
+    };
+    let sent = sent.parse().unwrap();
+    (0..=sent + 2).for_each(|free| at_the_limit::<P>(sent, free));
+}
+
+#[test] // P1, P2; case 42
+fn libcamera_at_every_descriptor_limit() {
+    every_room::<Libcamera>("libcamera_at_every_descriptor_limit");
+}
+
+#[test] // P1, P2; case 42
+fn packet_at_every_descriptor_limit() {
+    every_room::<Packet>("packet_at_every_descriptor_limit");
+}
+
+/// Receives two descriptors while 0, 1 and 2 are closed and the limit is `soft`.
+fn without_standard_descriptors<P: Profile>(soft: Option<u64>) -> Result<Vec<i32>, Error> {
+    let limits = Limits::new().descriptors(2);
+    let (mut ours, theirs) = Channel::<P>::pair(limits).unwrap();
+    let mut sender = Channel::<P>::from_fd(theirs, limits).unwrap();
+    sender.send(message(b"some", files(2))).unwrap();
+    let standard = [std::io::stdin().as_raw_fd(), 1, 2];
+    let saved = standard.map(|number| {
+        let copy = nix::fcntl::fcntl(borrowed(number), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(100));
+        owned(copy.unwrap())
+    });
+    let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    standard.iter().for_each(|number| nix::unistd::close(*number).unwrap());
+    if let Some(soft) = soft {
+        setrlimit(Resource::RLIMIT_NOFILE, soft, before.1).unwrap();
+    }
+    let came = ours.receive_by(soon());
+    setrlimit(Resource::RLIMIT_NOFILE, before.0, before.1).unwrap();
+    let left_open: Vec<i32> =
+        standard.into_iter().filter(|number| descriptors().contains_key(number)).collect();
+    // Back before anything can fail: a failure wants to be written somewhere.
+    nix::unistd::dup2_stdin(&saved[0]).unwrap();
+    nix::unistd::dup2_stdout(&saved[1]).unwrap();
+    nix::unistd::dup2_stderr(&saved[2]).unwrap();
+    assert_eq!(left_open, [0_i32; 0], "{}: standard numbers that something sits on", P::NAME);
+    came.map(|mut message| message.take_all().map(|came| came.as_raw_fd()).collect())
+}
+
+#[allow(unsafe_code, reason = "the standard descriptors have to be named by number")]
+fn borrowed(number: i32) -> std::os::fd::BorrowedFd<'static> {
+    // SAFETY: 0, 1 and 2 are open here, and stay so until they are closed by number.
+    unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }
+}
+
+fn above_the_standard_ones<P: Profile>() {
+    let ledger = Ledger::open();
+    let numbers = without_standard_descriptors::<P>(None).unwrap();
+    assert_eq!(numbers.len(), 2, "{}", P::NAME);
+    assert!(numbers.iter().all(|number| *number >= 3), "{}: {numbers:?}", P::NAME);
+    // Three numbers are free below the limit, and none above 2: they can be installed, not kept.
+    let lost = Exhausted::DescriptorsLost { declared: 2, received: 0 };
+    assert_eq!(without_standard_descriptors::<P>(Some(3)), Err(Error::Exhausted(lost)), "{}", P::NAME);
+    ledger.close();
+}
+
+#[test] // P2; case 40
+fn no_descriptor_is_handed_out_below_three() {
+    if child_value().is_none() {
+        return assert_child(&child("no_descriptor_is_handed_out_below_three", "yes"));
+    }
+    above_the_standard_ones::<Libcamera>();
+    above_the_standard_ones::<Packet>();
+}

@@ -1,0 +1,78 @@
+//! Deadlines under a storm of signals (case 44).
+
+#[path = "support/driver.rs"]
+mod driver;
+mod support;
+
+use driver::{Storm, Wire, after, ends, fill, returned, soon};
+use fdpost::{Error, Libcamera, Limits, Message, Packet, Sent, Violation};
+use std::time::{Duration, Instant};
+use support::{Ledger, libcamera_header, raw_send};
+
+/// Not early, and late by no more than a busy machine explains.
+#[track_caller]
+fn on_time(began: Instant, millis: u64) {
+    let (took, asked) = (began.elapsed(), Duration::from_millis(millis));
+    assert!(took >= asked, "{took:?} instead of {asked:?}: early");
+    assert!(took < asked + Duration::from_millis(200), "{took:?} instead of {asked:?}: late");
+}
+
+fn deadlines_hold<P: Wire>() {
+    let ledger = Ledger::open();
+    let (mut ours, mut theirs) = ends::<P>(Limits::new());
+    let storm = Storm::new(100);
+    let seen = Storm::seen();
+
+    let began = Instant::now();
+    assert_eq!(ours.receive_by(after(300)).unwrap_err(), Error::TimedOut);
+    on_time(began, 300);
+
+    let queued = fill(&mut ours);
+    let began = Instant::now();
+    match ours.send_by(Message::new(b"late"), after(300)) {
+        Ok(sent) => panic!("{sent:?}"),
+        error => assert_eq!(returned(error).0, Error::TimedOut),
+    }
+    on_time(began, 300);
+    assert!(Storm::seen() - seen > 500, "{} signals are no storm", Storm::seen() - seen);
+
+    // All of it arrives, with signals falling on every call.
+    let reader = std::thread::spawn(move || {
+        let _storm = Storm::new(100);
+        let mut count = 0;
+        while theirs.receive_by(soon()).unwrap().payload() != b"end" {
+            count += 1;
+        }
+        count
+    });
+    assert_eq!(ours.send_by(Message::new(b"more"), soon()).unwrap(), Sent::Complete);
+    assert_eq!(ours.send_by(Message::new(b"end"), soon()).unwrap(), Sent::Complete);
+    let pending = u32::from(ours.stats().sent.messages == u64::from(queued) + 3);
+    assert_eq!(reader.join().unwrap(), queued + pending + 1);
+    drop((storm, ours));
+    ledger.close();
+}
+
+#[test] // P5
+fn libcamera_deadlines_hold_under_signals() {
+    deadlines_hold::<Libcamera>();
+}
+
+#[test] // P5
+fn packet_deadlines_hold_under_signals() {
+    deadlines_hold::<Packet>();
+}
+
+#[test] // P5
+fn the_assembly_deadline_holds_under_signals() {
+    let ledger = Ledger::open();
+    let (mut ours, theirs) = ends::<Libcamera>(Limits::new().assembly_timeout(Duration::from_millis(300)));
+    raw_send(&driver::twin(&theirs), &libcamera_header(5, 0), &[]);
+    let storm = Storm::new(100);
+    let began = Instant::now();
+    let missing = Violation::PayloadMissing { expected: 5, received: 0 };
+    assert_eq!(ours.receive().unwrap_err(), Error::Violation(missing));
+    on_time(began, 300);
+    drop((storm, ours, theirs));
+    ledger.close();
+}
