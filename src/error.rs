@@ -77,7 +77,7 @@ pub enum Violation {
         received: u64,
     },
     /// Another number of descriptors than declared.
-    #[error("{received} descriptors (or more) came where {declared} were declared")]
+    #[error("{received} descriptors{more} came where {declared} were declared", more = or_more(.received > .declared))]
     DescriptorCount {
         /// Descriptors declared; for a grant of "at most", the most.
         declared: u32,
@@ -147,6 +147,11 @@ pub enum Violation {
         /// What came.
         received: u64,
     },
+}
+
+/// The room offered to the kernel ends one above what is allowed.
+const fn or_more(too_many: bool) -> &'static str {
+    if too_many { " (or more)" } else { "" }
 }
 
 impl Violation {

@@ -76,3 +76,29 @@ fn the_assembly_deadline_holds_under_signals() {
     drop((storm, ours, theirs));
     ledger.close();
 }
+
+/// A dense storm would hide it: its next signal ends a wait that was begun anew.
+fn a_lone_signal<P: Wire>() {
+    let ledger = Ledger::open();
+    let (mut ours, theirs) = ends::<P>(Limits::new());
+    fill(&mut ours);
+    for send in [false, true] {
+        let storm = Storm::new(500_000);
+        let began = Instant::now();
+        let error = if send {
+            returned(ours.send_by(Message::new(b"late"), after(600))).0
+        } else {
+            ours.receive_by(after(600)).unwrap_err()
+        };
+        assert_eq!(error, Error::TimedOut);
+        on_time(began, 600);
+        drop(storm);
+    }
+    drop((ours, theirs));
+    ledger.close();
+}
+
+#[test] // P5
+fn a_signal_does_not_start_a_wait_anew() {
+    a_lone_signal::<Packet>();
+}

@@ -1,4 +1,5 @@
-//! Fuzz target: control messages decoded from raw bytes. What must hold stands in `fdpost_proptests::control`.
+//! Fuzz target: control messages decoded from raw bytes. What
+//! must hold stands in `fdpost_proptests::control`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Fuzz target: a conversation as a receiver meets it. What must hold stands in `fdpost_proptests::oracle`.
+//! Fuzz target: a conversation as a receiver meets it. What
+//! must hold stands in `fdpost_proptests::oracle`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Fuzz target: a sender, and a kernel that takes what it likes. What must hold stands in `fdpost_proptests::sender`.
+//! Fuzz target: a sender, and a kernel that takes what it likes. What
+//! must hold stands in `fdpost_proptests::sender`.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
 //! Writes the seed corpora of the fuzz targets, the same files at every run:
 //! `cargo run --example seeds`. libcamera's come from `tests/vectors/libcamera.json`; there is one
-//! for every wire and every corruption; inputs that a fuzzer found are added by hand.
+//! for every wire and every corruption.
 
 use std::fs;
 use std::path::Path;
@@ -68,6 +68,10 @@ fn receiver(directory: &Path, vectors: &Value) {
             script.steps.extend(late);
             write(directory, &format!("{name}-corruption-{corruption:02}"), &script.to_bytes());
         }
+        // Found by a property: descriptors alone, without a byte of payload.
+        let alone = Spec { size: 0, count: 1, corruption: 255, ..Spec::default() };
+        let script = Script { steps: vec![Step::Say(alone), Step::Say(alone)], ..listener(wire, 0) };
+        write(directory, &format!("{name}-descriptors-alone"), &script.to_bytes());
         let steps = (0..40).map(|count| {
             Step::Say(Spec {
                 size: 0x8000,

@@ -1,6 +1,7 @@
 //! What must hold of the decoder of control messages.
 
 use arbitrary::{Arbitrary, Unstructured};
+use fdpost::error::Malformed;
 use fdpost::wire::control::{
     Credentials, Item, Layout, SCM_CREDENTIALS, SCM_PIDFD, SCM_RIGHTS, SOL_SOCKET, encode_credentials,
     encode_rights, items,
@@ -91,8 +92,10 @@ pub fn check_plan(plan: &Plan) {
         begins.push((bytes.len(), expected.len()));
         let (encoded, data, found) = encode(control, layout);
         let first = bytes.len() + layout.length(0);
-        if !matches!(control, Control::Credentials(..) | Control::Unknown(..)) {
-            ends.extend((0..found.len()).map(|index| first + 4 * index + 4));
+        for (index, item) in found.iter().enumerate() {
+            if matches!(item, Item::Descriptor(_) | Item::Pidfd(_)) {
+                ends.push(first + 4 * index + 4);
+            }
         }
         unpadded = bytes.len() + layout.length(data);
         bytes.extend(encoded);
@@ -111,8 +114,18 @@ pub fn check_plan(plan: &Plan) {
         }
         Some(Damage::Length(message, length)) => {
             let Some(&(at, before)) = begins.get(usize::from(message) % begins.len().max(1)) else { return };
-            bytes[at..at + 4].copy_from_slice(&length.to_ne_bytes());
-            assert_eq!(check_raw(&bytes, layout)[..before], expected[..before]);
+            bytes.splice(at..at + field(layout, 0).len(), field(layout, length as usize));
+            let found = check_raw(&bytes, layout);
+            assert_eq!(found[..before], expected[..before]);
+            let (length, header) = (u64::from(length), layout.length(0) as u64);
+            let remaining = (bytes.len() - at) as u64;
+            if length < header {
+                let below = Malformed::LengthBelowHeader { length, header };
+                assert_eq!(found[before..], [Item::Malformed(below)]);
+            } else if length > remaining {
+                let beyond = Malformed::LengthBeyondBuffer { length, remaining };
+                assert!(found[before..].contains(&Item::Malformed(beyond)), "{found:?}");
+            }
         }
         Some(Damage::Header(message, bit)) => {
             let Some(&(at, before)) = begins.get(usize::from(message) % begins.len().max(1)) else { return };
@@ -126,14 +139,14 @@ pub fn check_plan(plan: &Plan) {
 fn encode(control: &Control, layout: Layout) -> (Vec<u8>, usize, Vec<Item>) {
     match control {
         Control::Rights(numbers) => {
-            let numbers: Vec<i32> = numbers.iter().take(253).map(|number| number & i32::MAX).collect();
+            let numbers: Vec<i32> = numbers.iter().copied().take(253).collect();
             let data = 4 * numbers.len();
             let mut out = vec![0xee; layout.space(data)];
             let written = encode_rights(&mut out, layout, numbers.iter().copied());
             assert_eq!(written, Some(out.len()));
             let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
             assert_eq!(out, by_hand(layout, SOL_SOCKET, SCM_RIGHTS, &bytes));
-            (out, data, numbers.into_iter().map(Item::Descriptor).collect())
+            (out, data, numbers.into_iter().map(|number| named(number, Item::Descriptor)).collect())
         }
         Control::Credentials(pid, uid, gid) => {
             let credentials = Credentials { pid: *pid, uid: *uid, gid: *gid };
@@ -144,8 +157,8 @@ fn encode(control: &Control, layout: Layout) -> (Vec<u8>, usize, Vec<Item>) {
             (out, 12, vec![Item::Credentials(credentials)])
         }
         Control::Pidfd(number) => {
-            let number = number & i32::MAX;
-            (by_hand(layout, SOL_SOCKET, SCM_PIDFD, &number.to_ne_bytes()), 4, vec![Item::Pidfd(number)])
+            let found = vec![named(*number, Item::Pidfd)];
+            (by_hand(layout, SOL_SOCKET, SCM_PIDFD, &number.to_ne_bytes()), 4, found)
         }
         Control::Unknown(level, kind, data) => {
             let known = [SCM_RIGHTS, SCM_CREDENTIALS, SCM_PIDFD].contains(kind);
@@ -156,15 +169,24 @@ fn encode(control: &Control, layout: Layout) -> (Vec<u8>, usize, Vec<Item>) {
     }
 }
 
+/// A descriptor's place: a negative number is none, and its neighbours stay what they are.
+fn named(value: i32, item: fn(i32) -> Item) -> Item {
+    if value < 0 { Item::Malformed(Malformed::NegativeDescriptor { value }) } else { item(value) }
+}
+
+/// `cmsg_len`. musl's `socklen_t` and its padding read as eight bytes.
+fn field(layout: Layout, length: usize) -> Vec<u8> {
+    match layout {
+        Layout::BITS_32 => (length as u32).to_ne_bytes().to_vec(),
+        _ => (length as u64).to_ne_bytes().to_vec(),
+    }
+}
+
 /// A control message as cmsg(3) lays it out.
 fn by_hand(layout: Layout, level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
     let header = layout.length(0);
     let length = header + data.len();
-    // musl's `socklen_t` and its padding read as eight bytes.
-    let mut out = match layout {
-        Layout::BITS_32 => (length as u32).to_ne_bytes().to_vec(),
-        _ => (length as u64).to_ne_bytes().to_vec(),
-    };
+    let mut out = field(layout, length);
     out.extend(level.to_ne_bytes());
     out.extend(kind.to_ne_bytes());
     out.extend(data);

@@ -17,7 +17,7 @@ use super::reaper::Reaper;
 use super::stats::Stats;
 use super::{socket, sys};
 use crate::limits::Limits;
-use crate::machine::{Receiver, Sender};
+use crate::machine::{Held, Receiver, Sender};
 use crate::message::Message;
 use crate::profile::Profile;
 
@@ -124,14 +124,15 @@ impl<P: Profile> Channel<P> {
 
     /// Counters since the channel was made.
     pub fn stats(&self) -> Stats {
-        let mut held = self.receiver.held();
-        held.bytes = held.bytes.saturating_add(self.scratch.capacity_bytes());
+        // Scratch only grows, so what it holds now is the most that it held.
+        let [held, held_most] = [self.receiver.held(), self.receiver.held_most()]
+            .map(|held| Held { bytes: held.bytes.saturating_add(self.scratch.capacity_bytes()), ..held });
         Stats {
             received: self.receiver.received(),
             sent: self.sender.sending(),
             violation: self.receiver.fault().and_then(|fault| Error::from(fault).violation()),
             held,
-            held_most: self.receiver.held_most(),
+            held_most,
         }
     }
 

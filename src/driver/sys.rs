@@ -314,8 +314,10 @@ impl Mapping {
         let Some(length) = NonZeroUsize::new(length).filter(|length| length.get() as u64 <= found) else {
             return Err(Misuse::FileTooSmall { found, needed: length.max(1) as u64 }.into());
         };
+        // MAP_PRIVATE, because before Linux 6.7 a shared mapping of a write-sealed file is EPERM even
+        // to read it (mm/mmap.c, mapping_map_writable).
         // SAFETY: a fresh mapping at an address of the kernel's choice touches no other memory.
-        let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) }
+        let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, file, 0) }
             .map_err(|errno| Error::io("mmap", errno))?;
         Ok(Self { start, length })
     }

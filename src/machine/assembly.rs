@@ -24,6 +24,8 @@ pub(super) struct Assembly<P: Profile, F> {
     pub(super) descriptors: Vec<Option<F>>,
     /// Bytes of all parts named so far.
     named: u64,
+    /// A part is whole, and another one is awaited.
+    continued: bool,
     pub(super) begun: Duration,
 }
 
@@ -37,6 +39,7 @@ impl<P: Profile, F> Assembly<P, F> {
             payload: Vec::new(),
             descriptors: Vec::new(),
             named: P::FIRST.bytes.into(),
+            continued: false,
             begun: Duration::ZERO,
         }
     }
@@ -47,8 +50,8 @@ impl<P: Profile, F> Assembly<P, F> {
     }
 
     /// No byte of a message came.
-    pub(super) fn is_untouched(&self) -> bool {
-        self.named == u64::from(P::FIRST.bytes) && self.gathered == 0
+    pub(super) const fn is_untouched(&self) -> bool {
+        !self.continued && self.gathered == 0
     }
 
     /// When the message is overdue.
@@ -133,6 +136,7 @@ impl<P: Profile, F> Assembly<P, F> {
         self.named = self.named.saturating_add(part.bytes.into());
         self.part = part;
         self.gathered = 0;
+        self.continued = true;
         Ok(())
     }
 
@@ -147,6 +151,7 @@ impl<P: Profile, F> Assembly<P, F> {
         self.gathered = 0;
         self.declared = P::Declared::default();
         self.named = P::FIRST.bytes.into();
+        self.continued = false;
     }
 }
 

@@ -233,9 +233,10 @@ impl<P: Profile, F> Receiver<P, F> {
         held
     }
 
-    /// The most that was held when bytes were asked for.
-    pub const fn held_most(&self) -> Held {
-        self.held_most
+    /// The most that was held: now, or when bytes were asked for.
+    pub fn held_most(&self) -> Held {
+        let (now, most) = (self.held(), self.held_most);
+        Held { bytes: most.bytes.max(now.bytes), descriptors: most.descriptors.max(now.descriptors) }
     }
 
     /// The most that a receiver with these limits ever holds (P4): its windows, one payload, and
@@ -377,8 +378,6 @@ impl<P: Profile, F> Receiver<P, F> {
     }
 
     fn note_held(&mut self) {
-        let held = self.held();
-        self.held_most.bytes = self.held_most.bytes.max(held.bytes);
-        self.held_most.descriptors = self.held_most.descriptors.max(held.descriptors);
+        self.held_most = self.held_most();
     }
 }

@@ -80,6 +80,9 @@ impl<P: Profile> Channel<P> {
     /// One read. `false`: it would have to wait.
     fn read(&mut self) -> Result<bool, Error> {
         let Some(hunks) = self.receiver.windows()? else { return Err(Error::Closed) };
+        // "Would block" is true of a moment during the call: only this one, before it, is certainly
+        // not later. A thread that was stopped behind the call must not blame its peer (P5).
+        let before = self.epoch.elapsed();
         match sys::receive(self.socket.as_fd(), P::FRAMING, self.extras, &mut self.scratch, hunks) {
             Ok(filled) => self.receiver.handle(self.epoch.elapsed(), filled),
             Err(Errno::EAGAIN) if self.hung_up => {
@@ -89,7 +92,7 @@ impl<P: Profile> Channel<P> {
                 self.receiver.handle(self.epoch.elapsed(), 1);
             }
             Err(Errno::EAGAIN) => {
-                self.receiver.handle(self.epoch.elapsed(), 0);
+                self.receiver.handle(before, 0);
                 // "Would block" may just have made a message overdue: that is news for poll.
                 return Ok(self.receiver.fault().is_some());
             }
