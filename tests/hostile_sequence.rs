@@ -133,10 +133,20 @@ fn shut_down_between_header_and_payload() {
     raw_send(&peer, &header(3, 0), &[]);
     assert!(channel.try_receive().unwrap().is_none());
     channel.shutdown();
-    let expected = Violation::PayloadMissing { expected: 3, received: 0 };
+    // It was this side that ended it: nobody is to blame.
     for _ in 0..2 {
-        assert_eq!(channel.receive_by(soon()).unwrap_err(), Error::Violation(expected));
+        assert_eq!(channel.receive_by(soon()).unwrap_err(), Error::Closed);
     }
+    assert_eq!(channel.stats().violation, None);
+    drop((channel, peer));
+    // A peer that was blamed before stays so, whatever is shut down afterwards.
+    let limits = LIMITS.assembly_timeout(Duration::ZERO);
+    let (mut channel, peer) = Channel::<Libcamera>::pair(limits).unwrap();
+    raw_send(&peer, &header(3, 0), &[]);
+    let expected = Error::Violation(Violation::PayloadMissing { expected: 3, received: 0 });
+    assert_eq!(channel.receive_by(soon()).unwrap_err(), expected);
+    channel.shutdown();
+    assert_eq!(channel.receive_by(soon()).unwrap_err(), expected);
     drop((channel, peer));
     ledger.close();
 }

@@ -40,7 +40,9 @@ pub fn check_raw(bytes: &[u8], layout: Layout) -> Vec<Item> {
 /// The descriptors among items.
 pub fn descriptors(found: &[Item]) -> Vec<i32> {
     let descriptor = |item: &Item| match item {
-        Item::Descriptor(descriptor) | Item::Pidfd(descriptor) => Some(*descriptor),
+        Item::Descriptor(descriptor) => Some(*descriptor),
+        // An errno where the kernel could not make one.
+        Item::Pidfd(descriptor) => Some(*descriptor).filter(|descriptor| *descriptor >= 0),
         _ => None,
     };
     found.iter().filter_map(descriptor).collect()
@@ -93,7 +95,7 @@ pub fn check_plan(plan: &Plan) {
         let (encoded, data, found) = encode(control, layout);
         let first = bytes.len() + layout.length(0);
         for (index, item) in found.iter().enumerate() {
-            if matches!(item, Item::Descriptor(_) | Item::Pidfd(_)) {
+            if matches!(item, Item::Descriptor(_) | Item::Pidfd(0..)) {
                 ends.push(first + 4 * index + 4);
             }
         }
@@ -146,7 +148,7 @@ fn encode(control: &Control, layout: Layout) -> (Vec<u8>, usize, Vec<Item>) {
             assert_eq!(written, Some(out.len()));
             let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_ne_bytes()).collect();
             assert_eq!(out, by_hand(layout, SOL_SOCKET, SCM_RIGHTS, &bytes));
-            (out, data, numbers.into_iter().map(|number| named(number, Item::Descriptor)).collect())
+            (out, data, numbers.into_iter().map(named).collect())
         }
         Control::Credentials(pid, uid, gid) => {
             let credentials = Credentials { pid: *pid, uid: *uid, gid: *gid };
@@ -157,7 +159,7 @@ fn encode(control: &Control, layout: Layout) -> (Vec<u8>, usize, Vec<Item>) {
             (out, 12, vec![Item::Credentials(credentials)])
         }
         Control::Pidfd(number) => {
-            let found = vec![named(*number, Item::Pidfd)];
+            let found = vec![Item::Pidfd(*number)];
             (by_hand(layout, SOL_SOCKET, SCM_PIDFD, &number.to_ne_bytes()), 4, found)
         }
         Control::Unknown(level, kind, data) => {
@@ -170,8 +172,8 @@ fn encode(control: &Control, layout: Layout) -> (Vec<u8>, usize, Vec<Item>) {
 }
 
 /// A descriptor's place: a negative number is none, and its neighbours stay what they are.
-fn named(value: i32, item: fn(i32) -> Item) -> Item {
-    if value < 0 { Item::Malformed(Malformed::NegativeDescriptor { value }) } else { item(value) }
+fn named(value: i32) -> Item {
+    if value < 0 { Item::Malformed(Malformed::NegativeDescriptor { value }) } else { Item::Descriptor(value) }
 }
 
 /// `cmsg_len`. musl's `socklen_t` and its padding read as eight bytes.

@@ -90,6 +90,8 @@ struct Sending<P: Profile> {
     taken: Vec<(Vec<u8>, Vec<u64>)>,
     now: Duration,
     back_off: u64,
+    /// When to transmit again, after the kernel was short of something.
+    retry: Option<Duration>,
     closed: bool,
 }
 
@@ -105,6 +107,7 @@ impl<P: Profile> Sending<P> {
             taken: Vec::new(),
             now: Duration::from_secs(1),
             back_off: 1,
+            retry: None,
             closed: false,
         };
         if !this.streams() {
@@ -202,7 +205,7 @@ impl<P: Profile> Sending<P> {
             self.retire();
         }
         self.tx.transmitted(count);
-        self.back_off = 1;
+        (self.back_off, self.retry) = (1, None);
     }
 
     /// sendmsg(2) on a stream: any number of bytes; all descriptors leave with the first.
@@ -218,7 +221,7 @@ impl<P: Profile> Sending<P> {
         }
         self.retire();
         self.tx.transmitted(count);
-        self.back_off = 1;
+        (self.back_off, self.retry) = (1, None);
     }
 
     /// The first message left, if nothing is left of it.
@@ -237,11 +240,11 @@ impl<P: Profile> Sending<P> {
             _ => Failure::Gone,
         };
         let begun = self.queue.front().is_some_and(|first| first.begun);
+        self.retry = None;
         match (failure, self.tx.failed(self.now, failure)) {
             (Failure::WouldBlock, Outcome::Wait) => {}
             (Failure::Pressure, Outcome::BackOff) => {
-                let due = self.now + Duration::from_millis(self.back_off);
-                assert_eq!(self.tx.deadline(), Some(due));
+                self.retry = Some(self.now + Duration::from_millis(self.back_off));
                 self.back_off = (self.back_off * 2).min(64);
             }
             (Failure::Refused, Outcome::Returned(back)) if !begun => {
@@ -260,6 +263,8 @@ impl<P: Profile> Sending<P> {
             (Some(back), true) => {
                 let pushed = self.queue.pop_back().expect("asked before");
                 self.same(back, &pushed.heard);
+                // Nothing is left to be tried again.
+                self.retry = self.retry.filter(|_| !self.queue.is_empty());
             }
             (None, false) => {}
             (recalled, _) => panic!("recalled {recalled:?}"),
@@ -268,7 +273,7 @@ impl<P: Profile> Sending<P> {
 
     /// All that did not leave came back, whole and in order.
     fn closed(&mut self, back: Vec<Message<Token>>) {
-        self.closed = true;
+        (self.closed, self.retry) = (true, None);
         assert_eq!(back.len(), self.queue.len());
         for message in back {
             let pushed = self.queue.pop_front().expect("as many as there are");
@@ -301,7 +306,7 @@ impl<P: Profile> Sending<P> {
         assert_eq!(transmits, parts, "what is to be sent");
         assert_eq!(self.tx.is_empty(), self.queue.is_empty());
         assert_eq!(self.tx.begun(), self.queue.front().is_some_and(|first| first.begun));
-        assert_eq!(self.tx.deadline().is_some(), self.back_off > 1 && !self.closed);
+        assert_eq!(self.tx.deadline(), self.retry);
         let live = self.queue.iter().flat_map(|pushed| pushed.heard.descriptors.iter().copied());
         assert_eq!(self.ledger.live(), live.collect::<Vec<_>>(), "descriptors of the queue live");
         let bytes: usize = self.sent.iter().map(|heard| heard.payload.len()).sum();

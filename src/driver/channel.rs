@@ -3,7 +3,8 @@
 mod receive;
 mod send;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ const RDHUP: PollFlags = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
 ///
 /// Dropping it closes the socket; a message of which only a part had left is lost with it.
 pub struct Channel<P: Profile> {
-    socket: Arc<OwnedFd>,
+    socket: Arc<Socket>,
     extras: sys::Extras,
     scratch: sys::Scratch,
     receiver: Receiver<P, OwnedFd>,
@@ -41,8 +42,8 @@ pub struct Channel<P: Profile> {
     epoch: Instant,
     /// poll(2) spoke of a hang-up: on a datagram socket the only sign of a local shutdown.
     hung_up: bool,
-    /// Set with the final fault, once the socket is shut down.
-    condemned: bool,
+    /// The final fault, once the socket is shut down for it.
+    condemned: Option<Error>,
     /// Why the sending direction died, and what it left behind if nobody was told yet.
     dead: Option<Error>,
     stranded: Vec<Owned>,
@@ -50,21 +51,37 @@ pub struct Channel<P: Profile> {
 
 /// Shuts a channel down from any thread. Does not keep its socket open.
 #[derive(Clone, Debug)]
-pub struct Closer(Weak<OwnedFd>);
+pub struct Closer(Weak<Socket>);
 
 impl Closer {
     /// As [`Channel::shutdown`]; nothing, if the channel is gone.
     pub fn shutdown(&self) {
         if let Some(socket) = self.0.upgrade() {
-            shut(&socket);
+            socket.shutdown();
         }
     }
 }
 
-fn shut(socket: &OwnedFd) {
-    use std::os::fd::AsRawFd;
-    // ENOTCONN: the peer was faster.
-    let _already_closed = shutdown(socket.as_raw_fd(), Shutdown::Both);
+/// The socket, and whether it was this side that shut it down.
+#[derive(Debug)]
+struct Socket {
+    descriptor: OwnedFd,
+    shut: AtomicBool,
+}
+
+impl Socket {
+    fn shutdown(&self) {
+        // Before the call: who sees the end must find the reason.
+        self.shut.store(true, Ordering::SeqCst);
+        // ENOTCONN: the peer was faster.
+        let _already_closed = shutdown(self.descriptor.as_raw_fd(), Shutdown::Both);
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
 }
 
 impl<P: Profile> Channel<P> {
@@ -93,14 +110,14 @@ impl<P: Profile> Channel<P> {
         sender.set_packet_limit(socket::packet_limit::<P>(socket.as_fd())?);
         Ok(Self {
             extras: socket::control_extras(socket.as_fd())?,
-            socket: Arc::new(socket),
+            socket: Arc::new(Socket { descriptor: socket, shut: AtomicBool::new(false) }),
             scratch: sys::Scratch::default(),
             receiver,
             sender,
             reaper: None,
             epoch: Instant::now(),
             hung_up: false,
-            condemned: false,
+            condemned: None,
             dead: None,
             stranded: Vec::new(),
         })
@@ -114,7 +131,7 @@ impl<P: Profile> Channel<P> {
     /// Wakes every call that waits on this channel; what is queued is still delivered, then
     /// [`Error::Closed`]. From another thread: [`closer`](Self::closer).
     pub fn shutdown(&self) {
-        shut(&self.socket);
+        self.socket.shutdown();
     }
 
     /// A handle that can [`shutdown`](Self::shutdown) this channel from any thread.
@@ -130,7 +147,7 @@ impl<P: Profile> Channel<P> {
         Stats {
             received: self.receiver.received(),
             sent: self.sender.sending(),
-            violation: self.receiver.fault().and_then(|fault| Error::from(fault).violation()),
+            violation: self.condemned.and_then(|error| error.violation()),
             held,
             held_most,
         }
@@ -159,7 +176,10 @@ impl<P: Profile> Channel<P> {
                 }
             };
             match poll(&mut sockets, timeout) {
-                Ok(_) => return Ok(sockets[0].revents().unwrap_or(PollFlags::empty())),
+                Ok(_) => {
+                    // `nix` says `None` where a bit is set that it has no name for: that is RDHUP.
+                    return Ok(sockets[0].revents().unwrap_or(RDHUP));
+                }
                 Err(Errno::EINTR) if !until.has_passed() => {}
                 Err(Errno::EINTR) => return Ok(PollFlags::empty()),
                 Err(errno) => return Err(Error::io("poll", errno)),

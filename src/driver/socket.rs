@@ -20,8 +20,9 @@ const CROWDING: [(&str, i32); 6] = [
     ("SO_PASSSEC", 34),
     ("SO_TIMESTAMPNS", 35),
     ("SO_TIMESTAMPING", 37),
-    ("SO_TIMESTAMP_NEW", 63),
+    // Before SO_TIMESTAMP_NEW, which the kernel calls on as well then.
     ("SO_TIMESTAMPNS_NEW", 64),
+    ("SO_TIMESTAMP_NEW", 63),
 ];
 
 /// SO_PASSPIDFD (Linux 6.5).
@@ -34,6 +35,10 @@ const SNDBUF_OVERHEAD: usize = 32;
 /// Beyond about this size no datagram is sent, however large SO_SNDBUF: its memory must be one
 /// piece (net/core/sock.c, sock_alloc_send_pskb; the largest kmalloc is 4 MiB).
 const DATAGRAM_MOST: usize = 4 * 1024 * 1024;
+
+/// A payload that fits whatever SO_SNDBUF is set to: its least is 4608 (include/net/sock.h,
+/// SOCK_MIN_SNDBUF).
+pub(super) const ALWAYS_FITS: usize = 4096;
 
 fn socket_type<P: Profile>() -> SockType {
     match P::FRAMING {

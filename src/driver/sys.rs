@@ -175,7 +175,8 @@ fn own(hunk: &mut Hunk<OwnedFd>, control: &[u8]) {
                 None => hunk.set_control_cut(),
             },
             // Asked for by the socket's option and by no wire: closed.
-            Item::Pidfd(pidfd) => drop(adopt(pidfd)),
+            Item::Pidfd(pidfd) if pidfd >= 0 => drop(adopt(pidfd)),
+            Item::Pidfd(_) => {}
             Item::Credentials(_) => {}
             Item::Unknown { level, kind } => hunk.set_unknown(level, kind),
             Item::Malformed(malformed) => hunk.set_malformed(malformed),

@@ -5,6 +5,11 @@ use core::mem;
 
 use crate::error::{Exhausted, Malformed};
 
+/// Descriptors that may come beyond the room offered: into the room of control messages that the
+/// socket's own options add (SO_PASSPIDFD's comes last, so descriptors can fill it). They are as
+/// much too many as any, and are owned all the same.
+pub const SLACK: usize = 8;
+
 /// What one recvmsg(2) brings: bytes, descriptors, and what the kernel said about them. The
 /// receiver lends it ([`Receiver::windows`](super::Receiver::windows)), the driver fills it.
 #[derive(Debug)]
@@ -65,10 +70,10 @@ impl<F> Hunk<F> {
         self.length = length;
     }
 
-    /// Owns a descriptor that the kernel installed. Never allocates: one for which no room was
-    /// offered is dropped at once, and counts as cut.
+    /// Owns a descriptor that the kernel installed. Never allocates: one for which there is no
+    /// place, beyond what was offered and [`SLACK`], is dropped at once, and counts as cut.
     pub fn adopt(&mut self, descriptor: F) {
-        if self.descriptors.len() < self.descriptor_room {
+        if self.descriptors.len() < self.descriptor_room.saturating_add(SLACK) {
             self.descriptors.push(descriptor);
         } else {
             self.control_cut = true;
@@ -105,7 +110,11 @@ impl<F> Hunk<F> {
         self.bytes.extend_from_slice(stored);
         self.length = bytes.len();
         for descriptor in descriptors {
-            self.adopt(descriptor);
+            if self.descriptors.len() < self.descriptor_room {
+                self.adopt(descriptor);
+            } else {
+                self.control_cut = true;
+            }
         }
     }
 
@@ -138,7 +147,7 @@ impl<F> Hunk<F> {
         self.unknown = None;
         self.end = false;
         reserve(&mut self.bytes, room)?;
-        reserve(&mut self.descriptors, descriptor_room)?;
+        reserve(&mut self.descriptors, descriptor_room.saturating_add(SLACK))?;
         self.descriptor_room = descriptor_room;
         Ok(())
     }

@@ -36,6 +36,6 @@ mod receiver;
 mod sender;
 pub mod table;
 
-pub use hunk::Hunk;
+pub use hunk::{Hunk, SLACK};
 pub use receiver::{Held, Received, Receiver};
 pub use sender::{Failure, Outcome, Sender, Sending, Transmit, Transmits};

@@ -5,7 +5,7 @@ use core::mem;
 use core::time::Duration;
 
 use super::assembly::{Assembly, KEEP};
-use super::hunk::{Hunk, reserve};
+use super::hunk::{Hunk, SLACK, reserve};
 use super::intake::{self, Position, Step};
 use super::table::{self, Action, Input, State};
 use crate::error::{Exhausted, Fault, Misuse, Violation};
@@ -145,15 +145,20 @@ impl<P: Profile, F> Receiver<P, F> {
                     self.next = self.next.saturating_add(1);
                     self.at = Position::default();
                 }
-                Ok(Step::Input(input)) => {
-                    if self.transition(input, None) == Some(Action::Deliver) {
+                Ok(Step::Input(input)) => match self.transition(input, None) {
+                    Some(Action::Deliver) => {
                         self.deliver(message);
                         return Ok(true);
                     }
-                }
+                    Some(_) => {}
+                    // What no row names does not happen, and nothing after it does either.
+                    None => return Ok(false),
+                },
                 Err(Fault::Exhausted(short @ Exhausted::OutOfMemory { .. })) => return Err(short.into()),
                 Err(fault) => {
-                    self.transition(Input::Breach, Some(fault));
+                    if self.transition(Input::Breach, Some(fault)).is_none() {
+                        return Ok(false);
+                    }
                 }
             }
         }
@@ -249,6 +254,7 @@ impl<P: Profile, F> Receiver<P, F> {
             Framing::PartPerDatagram if batch <= 1 => FRAME_MAX,
             _ => slot,
         };
+        let room = room.saturating_add(SLACK);
         let of_hunk =
             size_of::<Hunk<F>>().saturating_add(slot).saturating_add(room.saturating_mul(size_of::<F>()));
         let parted = usize::from(limits.descriptors);

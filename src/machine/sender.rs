@@ -27,7 +27,7 @@ pub struct Sender<P: Profile, F> {
     retry: Option<Duration>,
     back_off: Duration,
     sending: Sending,
-    wire: PhantomData<P>,
+    wire: PhantomData<fn() -> P>,
 }
 
 struct Queued<F> {
@@ -175,7 +175,11 @@ impl<P: Profile, F> Sender<P, F> {
         Ok(())
     }
 
-    fn check(&self, message: &Message<F>) -> Result<Outline, Misuse> {
+    /// What [`push`](Self::push) checks, without taking the message.
+    ///
+    /// # Errors
+    /// What the wire, the kernel or the socket would not take.
+    pub fn check(&self, message: &Message<F>) -> Result<Outline, Misuse> {
         if self.closed {
             return Err(Misuse::DirectionClosed);
         }
@@ -254,6 +258,7 @@ impl<P: Profile, F> Sender<P, F> {
 
     /// The kernel did not take the first transmit. `now` as for the receiver.
     pub fn failed(&mut self, now: Duration, failure: Failure) -> Outcome<F> {
+        self.retry = None;
         match failure {
             Failure::WouldBlock => Outcome::Wait,
             Failure::Pressure => {
@@ -274,7 +279,11 @@ impl<P: Profile, F> Sender<P, F> {
         if self.begun() && self.queue.len() == 1 {
             return None;
         }
-        Some(self.queue.pop_back()?.message)
+        let newest = self.queue.pop_back()?;
+        if self.queue.is_empty() {
+            self.retry = None; // nothing is left to be tried again
+        }
+        Some(newest.message)
     }
 
     /// Closes the direction; hands back what did not leave, whole and in order.
@@ -330,7 +339,7 @@ pub struct Transmits<'a, P: Profile, F> {
     message: usize,
     index: usize,
     offset: usize,
-    wire: PhantomData<P>,
+    wire: PhantomData<fn() -> P>,
 }
 
 impl<'a, P: Profile, F> Iterator for Transmits<'a, P, F> {

@@ -98,7 +98,8 @@ pub struct Credentials {
 pub enum Item {
     /// A descriptor of SCM_RIGHTS, at least 0.
     Descriptor(i32),
-    /// The descriptor of SCM_PIDFD, at least 0.
+    /// The descriptor of SCM_PIDFD; a negative errno where the kernel could not make one, which
+    /// is nobody's fault (include/net/scm.h, scm_pidfd_recv).
     Pidfd(i32),
     /// The sender's credentials.
     Credentials(Credentials),
@@ -158,9 +159,9 @@ impl Iterator for Items<'_> {
 /// The next of an array of descriptors.
 fn descriptor(rest: &mut Cursor<'_>, pidfd: bool) -> Option<Item> {
     match rest.i32_ne() {
+        Some(value) if pidfd => Some(Item::Pidfd(value)),
         // A kernel with SO_RIGHTS_NOTRUNC may put a negative errno in a descriptor's place.
         Some(value) if value < 0 => Some(Item::Malformed(Malformed::NegativeDescriptor { value })),
-        Some(value) if pidfd => Some(Item::Pidfd(value)),
         Some(value) => Some(Item::Descriptor(value)),
         None if rest.rest().is_empty() => None,
         None => {

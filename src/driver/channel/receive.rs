@@ -1,6 +1,7 @@
 //! The receiving half of a channel.
 
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -9,7 +10,7 @@ use super::{Channel, Owned, RDHUP};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::Error;
 use crate::driver::sys;
-use crate::error::{Exhausted, Fault};
+use crate::error::{Exhausted, Fault, Violation};
 use crate::profile::{Framing, Profile};
 
 impl<P: Profile> Channel<P> {
@@ -138,15 +139,22 @@ impl<P: Profile> Channel<P> {
     fn condemn(&mut self, fault: Fault) -> Error {
         let lasting =
             matches!(fault, Fault::Violation(_) | Fault::Exhausted(Exhausted::DescriptorsLost { .. }));
-        if lasting && !self.condemned {
-            self.condemned = true;
-            self.shutdown();
-            let reaper = &mut self.reaper;
-            self.receiver.refused().for_each(|descriptor| match reaper {
-                Some(reaper) => reaper.reap(descriptor),
-                None => drop(descriptor),
-            });
+        match self.condemned {
+            None if !lasting => return fault.into(),
+            Some(error) => return error,
+            None => {}
         }
-        fault.into()
+        // A message that our own shutdown cut off is not the peer's fault.
+        let cut_off = matches!(fault, Fault::Violation(Violation::PayloadMissing { .. }))
+            && self.socket.shut.load(Ordering::SeqCst);
+        let error = if cut_off { Error::Closed } else { fault.into() };
+        self.condemned = Some(error);
+        self.shutdown();
+        let reaper = &mut self.reaper;
+        self.receiver.refused().for_each(|descriptor| match reaper {
+            Some(reaper) => reaper.reap(descriptor),
+            None => drop(descriptor),
+        });
+        error
     }
 }

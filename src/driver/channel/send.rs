@@ -11,7 +11,7 @@ use crate::driver::error::{Error, SendError};
 use crate::driver::{socket, sys};
 use crate::error::{Fault, Misuse};
 use crate::machine::{Failure, Outcome};
-use crate::profile::Profile;
+use crate::profile::{Framing, Profile};
 
 /// How a send ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,17 +99,20 @@ impl<P: Profile> Channel<P> {
     }
 
     fn push(&mut self, message: Owned) -> Result<(), SendError> {
-        let message = self.check_alive(vec![message])?;
-        for message in message {
+        for message in self.check_alive(vec![message])? {
+            // SO_SNDBUF may have been lowered since it was asked for. A packet would be refused
+            // whole; here the header would be out by then (P6).
+            let in_parts = matches!(P::FRAMING, Framing::PartPerDatagram);
+            if in_parts && message.payload().len() > socket::ALWAYS_FITS {
+                self.ask_packet_limit();
+            }
             let (fault, message) = match self.sender.push(message) {
                 Ok(()) => continue,
                 Err(refused) => refused,
             };
-            // SO_SNDBUF may have been raised since it was asked for.
-            let too_large = matches!(fault, Fault::Misuse(Misuse::PayloadTooLarge { .. }));
-            let again = match socket::packet_limit::<P>(self.socket.as_fd()) {
-                Ok(limit) if too_large => {
-                    self.sender.set_packet_limit(limit);
+            // Or raised.
+            let again = match fault {
+                Fault::Misuse(Misuse::PayloadTooLarge { .. }) if self.ask_packet_limit() => {
                     self.sender.push(message)
                 }
                 _ => Err((fault, message)),
@@ -119,13 +122,25 @@ impl<P: Profile> Channel<P> {
         Ok(())
     }
 
+    /// Asks the socket anew what it takes; `false` if it does not say.
+    fn ask_packet_limit(&mut self) -> bool {
+        let limit = socket::packet_limit::<P>(self.socket.as_fd());
+        limit.map(|limit| self.sender.set_packet_limit(limit)).is_ok()
+    }
+
+    /// Why the kernel refused a message of which nothing had left.
+    fn refusal(&mut self, errno: Errno, message: &Owned) -> Error {
+        if errno == Errno::EMSGSIZE && self.ask_packet_limit() {
+            if let Err(misuse) = self.sender.check(message) {
+                return misuse.into();
+            }
+        }
+        Error::io("sendmsg", errno)
+    }
+
     /// Hands `messages` on, or back together with what was stranded if this direction is dead.
     fn check_alive(&mut self, messages: Vec<Owned>) -> Result<Vec<Owned>, SendError> {
-        let error = match (self.receiver.fault(), self.dead) {
-            (Some(fault), _) => fault.into(),
-            (None, Some(error)) => error,
-            (None, None) => return Ok(messages),
-        };
+        let Some(error) = self.condemned.or(self.dead) else { return Ok(messages) };
         let mut back = std::mem::take(&mut self.stranded);
         back.extend(self.sender.close());
         back.extend(messages);
@@ -148,7 +163,8 @@ impl<P: Profile> Channel<P> {
                 Outcome::Wait => return Ok(Flush::Full),
                 Outcome::BackOff => return Ok(Flush::Pressure(errno)),
                 Outcome::Returned(message) => {
-                    return Err(SendError::new(Error::io("sendmsg", errno), vec![message]));
+                    let error = self.refusal(errno, &message);
+                    return Err(SendError::new(error, vec![message]));
                 }
                 Outcome::Closed(messages) => {
                     let error = match failure {
@@ -163,6 +179,12 @@ impl<P: Profile> Channel<P> {
         Ok(Flush::Done)
     }
 
+    /// When the kernel may have room again. A message *to* us has no say in it.
+    fn back_off_end(&self) -> Deadline {
+        let at = self.sender.deadline().and_then(|at| self.epoch.checked_add(at));
+        at.map_or(Deadline::NEVER, Deadline::at)
+    }
+
     /// Keeps everything if the deadline passes.
     fn flush_until(&mut self, deadline: Deadline) -> Result<(), SendError> {
         loop {
@@ -170,10 +192,7 @@ impl<P: Profile> Channel<P> {
                 Flush::Done => return Ok(()),
                 Flush::Full => (PollFlags::POLLOUT, deadline),
                 // No event to wait for but a hang-up: a socket that lacks memory is "writable".
-                Flush::Pressure(_) => (
-                    PollFlags::empty(),
-                    self.timeout().map_or(deadline, |timeout| Deadline::after(timeout).min(deadline)),
-                ),
+                Flush::Pressure(_) => (PollFlags::empty(), self.back_off_end().min(deadline)),
             };
             if deadline.has_passed() {
                 return Err(SendError::new(Error::TimedOut, Vec::new()));
