@@ -18,7 +18,7 @@ pub const SCM_MAX_FD: u8 = 253;
 #[non_exhaustive]
 pub struct Limits {
     /// Payload bytes of one message. Default 64 KiB: what fits a default SO_SNDBUF (208 KiB)
-    /// three times over; more is better passed as a memfd.
+    /// three times over; more is better passed as a memfd. A wire's own cap holds beside it.
     pub payload: u32,
     /// Descriptors of one message, 0 to 253. Default **0**: who expects none must not have to
     /// close what a stranger sends (P9).

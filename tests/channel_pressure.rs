@@ -16,7 +16,7 @@ use support::{Ledger, assert_child, child, child_value, files, libcamera_header,
 
 /// Descriptors per message, and the limit that four of them reach and the sixth exceeds.
 const EACH: usize = 8;
-const MOST: u64 = 32;
+const MOST: nix::libc::rlim_t = 32;
 
 const PRESSURE: Error = Error::Pressure { errno: Errno::ETOOMANYREFS as i32 };
 

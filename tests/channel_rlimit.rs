@@ -7,6 +7,7 @@ mod support;
 
 use driver::{message, soon};
 use fdpost::{Channel, Error, Exhausted, Libcamera, Limits, Packet, Profile};
+use nix::libc::rlim_t;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -16,11 +17,11 @@ use support::{Ledger, assert_child, child, child_value, descriptors, files, iden
 /// filled first, so that the limit can stand right above it.
 struct Room {
     _plugs: Vec<OwnedFd>,
-    before: (u64, u64),
+    before: (rlim_t, rlim_t),
 }
 
 impl Room {
-    fn of(free: u64) -> Self {
+    fn of(free: rlim_t) -> Self {
         let highest = *descriptors().last_key_value().unwrap().0;
         let mut plugs = Vec::new();
         loop {
@@ -33,7 +34,7 @@ impl Room {
             plugs.push(plug);
         }
         let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        let soft = u64::try_from(highest).unwrap() + 1 + free;
+        let soft = rlim_t::try_from(highest).unwrap() + 1 + free;
         setrlimit(Resource::RLIMIT_NOFILE, soft, before.1).unwrap();
         Self { _plugs: plugs, before }
     }
@@ -63,7 +64,7 @@ fn at_the_limit<P: Profile>(sent: usize, free: usize) {
     sender.send(message(b"some", given)).unwrap();
     let open = descriptors();
 
-    let room = Room::of(free as u64);
+    let room = Room::of(free as rlim_t);
     let first = ours.receive_by(soon());
     let again = ours.try_receive();
     drop(room);
@@ -111,7 +112,7 @@ fn packet_at_every_descriptor_limit() {
 }
 
 /// Receives two descriptors while 0, 1 and 2 are closed and the limit is `soft`.
-fn without_standard_descriptors<P: Profile>(soft: Option<u64>) -> Result<Vec<i32>, Error> {
+fn without_standard_descriptors<P: Profile>(soft: Option<rlim_t>) -> Result<Vec<i32>, Error> {
     let limits = Limits::new().descriptors(2);
     let (mut ours, theirs) = Channel::<P>::pair(limits).unwrap();
     let mut sender = Channel::<P>::from_fd(theirs, limits).unwrap();

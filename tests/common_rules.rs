@@ -1,6 +1,6 @@
 //! The rules common to all wires over real sockets, rule by rule (`docs/PROTOCOL.md`).
 
-#[path = "../proptests/src/wires.rs"]
+#[path = "support/wires.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the property tests")]
 mod wires;
 

@@ -1,7 +1,7 @@
 //! The same bytes and descriptors, cut anywhere, are the same messages: the stream wires through
 //! the core with a kernel made by hand, and through real sockets.
 
-#[path = "../proptests/src/wires.rs"]
+#[path = "support/wires.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the property tests")]
 mod wires;
 

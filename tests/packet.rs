@@ -332,3 +332,22 @@ fn descriptors_alone_in_any_frame() {
     drop((channel, theirs, sent));
     ledger.close();
 }
+
+#[test] // P4
+fn pk_15_a_frame_beyond_4_mib() {
+    const MOST: u32 = 4 * 1024 * 1024 - 16;
+    let expected = Violation::PayloadTooLarge { declared: u64::from(MOST) + 1, limit: MOST.into() };
+    let limits = Limits::new().payload(u32::MAX);
+    assert_refused::<Packet>(limits, &[(&header(MOST + 1, 0), 0)], 0, expected);
+    // One byte less is allowed, so what is wrong is that it is not there.
+    let expected = Violation::FrameOverrun { declared: MOST.into(), remaining: 0 };
+    assert_refused::<Packet>(limits, &[(&header(MOST, 0), 0)], 0, expected);
+
+    let ledger = Ledger::open();
+    let (mut channel, peer) = Channel::<Packet>::pair(limits).unwrap();
+    let refused = channel.send(Message::new(vec![0; MOST as usize + 1])).unwrap_err();
+    let bytes = u64::from(MOST) + 1;
+    assert_eq!(refused.error, Error::Misuse(Misuse::PayloadTooLarge { bytes, limit: MOST.into() }));
+    drop((channel, peer));
+    ledger.close();
+}

@@ -1,7 +1,7 @@
 //! The receiver's state table: walked whole, and each row shown by a socket, so that a table
 //! without it is not the one that the receiver executes.
 
-#[path = "../proptests/src/wires.rs"]
+#[path = "support/wires.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the property tests")]
 mod wires;
 

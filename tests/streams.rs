@@ -1,7 +1,7 @@
 //! Two wires over SOCK_STREAM that the crate does not have, held against the core and real
 //! sockets: one that reads ahead and one that must not. Nothing in `machine` names them.
 
-#[path = "../proptests/src/wires.rs"]
+#[path = "support/wires.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the property tests")]
 mod wires;
 

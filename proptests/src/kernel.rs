@@ -104,8 +104,7 @@ impl Kernel {
         while let Some(front) = self.queue.front_mut() {
             let fresh = !std::mem::replace(&mut front.touched, true);
             let special = front.sent.malformed || front.sent.unknown;
-            // Control messages other than SCM_RIGHTS tell senders apart: they begin a read.
-            if read.bytes.len() == room || (fresh && special && !read.bytes.is_empty()) {
+            if read.bytes.len() == room {
                 front.touched = !fresh;
                 break;
             }

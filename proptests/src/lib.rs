@@ -18,4 +18,5 @@ pub mod script;
 pub mod sender;
 pub mod strategy;
 pub mod token;
+#[path = "../../tests/support/wires.rs"]
 pub mod wires;

@@ -1,6 +1,5 @@
-//! The reference model: what `docs/PROTOCOL.md` says, and for the two wires of [`crate::wires`]
-//! what their head comments say. Written without a look at the machine; slow and obvious: it
-//! starts again from the first read every time, and takes streams byte by byte.
+//! The reference model: what `docs/PROTOCOL.md` says, and the heads of [`crate::wires`]. Slow and
+//! obvious: it starts again from the first read every time, and takes streams byte by byte.
 
 use crate::log::{Event, Heard, Judgement, Read, Wire};
 use fdpost::{Head, Limits};
@@ -47,8 +46,9 @@ impl Model<'_> {
         pool.truncate(room);
         let cut = read.cut || read.descriptors.len() > room;
         let void = read.bytes.is_empty() && pool.is_empty() && !cut;
-        check(!read.malformed, "control-malformed")?; // CO-4
-        check(!read.unknown, "control-unknown")?; // CO-5
+        let whole = read.bytes.is_empty() || matches!(self.wire, Wire::Libcamera | Wire::Packet);
+        check(!(whole && read.malformed), "control-malformed")?; // CO-4
+        check(!(whole && read.unknown), "control-unknown")?; // CO-5
         match self.wire {
             Wire::Libcamera if read.end && void => over,
             Wire::Libcamera => self.datagram(read, pool, cut),
@@ -77,8 +77,10 @@ impl Model<'_> {
 
     fn stream(&mut self, read: &Read, pool: &[u64], cut: bool) -> Result<(), &'static str> {
         for (index, byte) in read.bytes.iter().enumerate() {
-            // Descriptors belong to the part that holds the read's last byte.
+            // Control data belongs to the part that holds the read's last byte.
             let last = index + 1 == read.bytes.len();
+            check(!(last && read.malformed), "control-malformed")?;
+            check(!(last && read.unknown), "control-unknown")?;
             self.belongs(read, if last { pool } else { &[] }, last && cut)?;
             self.half.as_mut().unwrap().parts.last_mut().unwrap().push(*byte);
             while self.half.as_ref().is_some_and(|half| half.parts.last().unwrap().len() == self.part(half).0)
@@ -175,7 +177,7 @@ impl Model<'_> {
             check(flags == 0 || correlation != 0, "header-reserved")?; // PK-4
             let may_reply = flags == 0 && correlation != 0 && reply_descriptors <= 253;
             check(reply_descriptors == 0 || may_reply, "header-reserved")?; // PK-5
-            check(size <= self.limits.payload as usize, "payload-too-large")?; // CO-1
+            check(size <= self.limits.payload.min(4_194_288) as usize, "payload-too-large")?; // CO-1, PK-15
             check(count <= self.limits.descriptors.into(), "too-many-descriptors")?; // CO-2
             let (payload, after) = body.split_at_checked(size).ok_or("frame-overrun")?; // PK-6
             claimed += count;

@@ -67,7 +67,7 @@ fn check_wire<P: Profile>(script: &Script) -> Outcome {
 /// Whether it cannot matter how reads cut this send. Where the wire reads ahead, a descriptor on
 /// more than one byte belongs to whatever byte the read happens to end with.
 fn is_certain(wire: Wire, sent: &Sent) -> bool {
-    let carries = sent.descriptors > 0 || sent.cut;
+    let carries = sent.descriptors > 0 || sent.cut || sent.malformed || sent.unknown;
     wire == Wire::VhostUser || !carries || sent.bytes.len() == 1
 }
 

@@ -61,11 +61,9 @@ pub(super) fn step<P: Profile, F>(
 
 /// What holds for a read as a whole. `true` is the end.
 fn enter<P: Profile, F>(hunk: &Hunk<F>) -> Result<bool, Violation> {
-    if let Some(malformed) = hunk.malformed {
-        return Err(Violation::ControlMalformed(malformed));
-    }
-    if let Some((level, kind)) = hunk.unknown {
-        return Err(Violation::ControlUnknown { level, kind });
+    // On a stream control data came with the read's last byte: messages before it are whole.
+    if hunk.length == 0 || !matches!(P::FRAMING, Framing::Stream { .. }) {
+        control(hunk)?;
     }
     if hunk.end && hunk.is_void() {
         return Ok(true);
@@ -83,6 +81,17 @@ fn enter<P: Profile, F>(hunk: &Hunk<F>) -> Result<bool, Violation> {
         Framing::Stream { .. } => Violation::DescriptorUnexpected { received: descriptors },
         _ => Violation::EmptyPacket { descriptors },
     })
+}
+
+/// Control data that is no descriptors.
+fn control<F>(hunk: &Hunk<F>) -> Result<(), Violation> {
+    if let Some(malformed) = hunk.malformed {
+        return Err(Violation::ControlMalformed(malformed));
+    }
+    if let Some((level, kind)) = hunk.unknown {
+        return Err(Violation::ControlUnknown { level, kind });
+    }
+    Ok(())
 }
 
 /// One part per datagram.
@@ -225,6 +234,7 @@ fn stream<P: Profile, F>(
     // behind it (unix(7)): they belong to the part that holds the read's last byte.
     let brings = taken == left && taken > 0;
     if brings {
+        control(hunk)?;
         granted(assembly, hunk)?;
         assembly.reserve_descriptors(hunk.descriptors.len())?;
     }

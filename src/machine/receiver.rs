@@ -66,6 +66,7 @@ impl<P: Profile, F> Receiver<P, F> {
     /// [`Misuse::LimitOutOfRange`], as [`Limits::check`] says.
     pub fn new(limits: Limits) -> Result<Self, Misuse> {
         limits.check()?;
+        let limits = limits.payload(limits.payload.min(P::PAYLOAD_MOST));
         Ok(Self {
             limits,
             batch: 1,
@@ -248,7 +249,7 @@ impl<P: Profile, F> Receiver<P, F> {
     /// the descriptors of both.
     pub fn most_held(limits: &Limits, batch: u16) -> Held {
         let (count, slot, room) = Self::slots(limits, batch);
-        let payload = (limits.payload as usize).max(KEEP);
+        let payload = (limits.payload.min(P::PAYLOAD_MOST) as usize).max(KEEP);
         let slot = match P::FRAMING {
             // Payloads are read in place.
             Framing::PartPerDatagram if batch <= 1 => FRAME_MAX,
@@ -270,7 +271,7 @@ impl<P: Profile, F> Receiver<P, F> {
     /// Hunks of a batch, bytes of each, descriptors of each.
     fn slots(limits: &Limits, batch: u16) -> (usize, usize, usize) {
         let header = P::FIRST.bytes as usize;
-        let payload = limits.payload as usize;
+        let payload = limits.payload.min(P::PAYLOAD_MOST) as usize;
         let most = usize::from(limits.descriptors);
         let (slot, most) = match P::FRAMING {
             Framing::PartPerDatagram => (payload.max(header), most),
@@ -378,7 +379,9 @@ impl<P: Profile, F> Receiver<P, F> {
                 hunk.bytes = Vec::new();
             }
         }
-        if self.state == State::Idle && self.assembly.payload.capacity() > KEEP {
+        // What a reused message left behind. With a read-ahead buffer of KEEP beside it, an idle
+        // channel stays below 8 KiB.
+        if self.state == State::Idle && self.assembly.payload.capacity() > KEEP / 2 {
             self.assembly.payload = Vec::new();
         }
     }

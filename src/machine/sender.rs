@@ -196,7 +196,8 @@ impl<P: Profile, F> Sender<P, F> {
         }
         let bytes = message.payload.len();
         let too_large = |limit: u64| Misuse::PayloadTooLarge { bytes: bytes as u64, limit };
-        let payload = u32::try_from(bytes).map_err(|_| too_large(u32::MAX.into()))?;
+        let payload = u32::try_from(bytes).ok().filter(|payload| *payload <= P::PAYLOAD_MOST);
+        let payload = payload.ok_or_else(|| too_large(P::PAYLOAD_MOST.into()))?;
         let outline = P::encode(&message.head, payload, descriptors)?;
         if let Some(limit) = self.packet_limit {
             let around = match P::FRAMING {

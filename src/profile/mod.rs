@@ -133,6 +133,8 @@ pub trait Profile {
     const FRAMING: Framing;
     /// The first part of every message: a [`Role::Frame`] of 1 to [`FRAME_MAX`] bytes.
     const FIRST: Part;
+    /// The most payload bytes that a message of this wire has, whatever `Limits` allow.
+    const PAYLOAD_MOST: u32 = u32::MAX;
 
     /// What a message has declared so far. Kept by the machine while the parts arrive, and reset
     /// to its default before each message.

@@ -16,6 +16,8 @@ pub const ERROR: u32 = 2;
 const VERSION: u8 = 1;
 /// Bytes of a frame's header.
 const HEADER: u32 = 16;
+/// Bytes of the largest packet: a receiver has to offer room for all of it before it sees any.
+const PACKET: u32 = 4 * 1024 * 1024;
 
 /// A 16-byte little-endian header and its payload, 1 to 64 to a packet.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,8 @@ impl Profile for Packet {
     const FRAMING: Framing =
         Framing::MessagesPerPacket(PacketCaps { messages: 64, bytes: 64 * 1024, descriptors: 16 });
     const FIRST: Part = Part { role: Role::Frame, bytes: HEADER, grant: Grant::None };
+
+    const PAYLOAD_MOST: u32 = PACKET - HEADER;
 
     type Declared = Declared;
 
