@@ -137,6 +137,30 @@ pub enum Violation {
         /// Bytes allowed for a packet of several frames.
         limit: u64,
     },
+    /// Another byte where the one belongs that carries the descriptors.
+    #[error("marker {received:#04x} where {expected:#04x} is expected")]
+    Marker {
+        /// The wire's marker.
+        expected: u8,
+        /// What came.
+        received: u8,
+    },
+    /// Another first message than the handshake's, or none in time.
+    #[error("the handshake's {expected:#04x} did not come alone and in time; {bytes} bytes came")]
+    Handshake {
+        /// The one byte that is expected.
+        expected: u8,
+        /// Payload bytes of the message that came, 0 if none did.
+        bytes: u64,
+    },
+    /// Bytes that end without a status, or go on behind it.
+    #[error("{bytes} bytes with {zeros} zero bytes, where a zero byte and one status byte are the end")]
+    Status {
+        /// Bytes that came.
+        bytes: u64,
+        /// Zero bytes among them.
+        zeros: u64,
+    },
     /// A rule of a wire that this crate does not know: for profiles written elsewhere.
     #[error("{rule}: {received:#x} where {expected:#x} is expected")]
     WireRule {
@@ -176,6 +200,9 @@ impl Violation {
             Self::EmptyPacket { .. } => "empty-packet",
             Self::TooManyFrames { .. } => "too-many-frames",
             Self::PacketTooLarge { .. } => "packet-too-large",
+            Self::Marker { .. } => "marker",
+            Self::Handshake { .. } => "handshake",
+            Self::Status { .. } => "status",
             Self::WireRule { rule, .. } => rule,
         }
     }
@@ -347,6 +374,18 @@ pub enum Misuse {
         /// The option's name.
         option: &'static str,
     },
+    /// A zero byte in an error text, where it would end the text.
+    #[error("byte {index} of the error text is zero, which would end it")]
+    ZeroInText {
+        /// Its place.
+        index: u64,
+    },
+    /// An error of status 0, which means "here is a descriptor".
+    #[error("status 0 is no error")]
+    StatusZero,
+    /// The socket does not say who sent a message: SO_PASSCRED is off.
+    #[error("SO_PASSCRED is off, so that nobody can tell who sends")]
+    NoCredentials,
     /// A memfd without a seal that is needed before its bytes may be trusted to stay.
     #[error("the memfd lacks seals: it has {found:#x}, {needed:#x} are needed")]
     SealsMissing {

@@ -33,6 +33,7 @@ pub mod limits;
 pub mod machine;
 pub mod message;
 pub mod profile;
+pub mod send_fd;
 pub mod wire;
 
 #[cfg(feature = "driver")]
@@ -41,10 +42,10 @@ pub mod driver;
 pub use error::{Exhausted, Fault, Misuse, Violation};
 pub use limits::Limits;
 pub use message::Head;
-pub use profile::{Libcamera, Packet, Profile};
+pub use profile::{Libcamera, Packet, Profile, Stream};
 
 #[cfg(feature = "driver")]
-pub use driver::{Channel, Closer, Deadline, Error, Memfd, Reaper, SendError, Sent, Stats};
+pub use driver::{Channel, Closer, Deadline, Error, Memfd, Reaper, SendError, Sent, Stats, Transport};
 
 /// A message as a [`Channel`] carries it: its descriptors are `OwnedFd`.
 #[cfg(feature = "driver")]

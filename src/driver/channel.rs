@@ -3,19 +3,18 @@
 mod receive;
 mod send;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::poll::PollFlags;
 
 use super::deadline::Deadline;
 use super::error::Error;
 use super::reaper::Reaper;
 use super::stats::Stats;
+use super::wait::wait;
 use super::{socket, sys};
 use crate::limits::Limits;
 use crate::machine::{Held, Receiver, Sender};
@@ -25,9 +24,6 @@ use crate::profile::Profile;
 pub use send::Sent;
 
 type Owned = Message<OwnedFd>;
-
-/// The end of input, also where only one direction was shut down. `nix` has no name for it.
-const RDHUP: PollFlags = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
 
 /// Whole messages of the wire `P`, with their descriptors, over one connected socket.
 ///
@@ -73,8 +69,7 @@ impl Socket {
     fn shutdown(&self) {
         // Before the call: who sees the end must find the reason.
         self.shut.store(true, Ordering::SeqCst);
-        // ENOTCONN: the peer was faster.
-        let _already_closed = shutdown(self.descriptor.as_raw_fd(), Shutdown::Both);
+        socket::shut(self.as_fd());
     }
 }
 
@@ -125,7 +120,11 @@ impl<P: Profile> Channel<P> {
 
     /// Who gets the descriptors of refused messages; without one they are closed on the spot.
     pub fn set_reaper(&mut self, reaper: impl Reaper + 'static) {
-        self.reaper = Some(Box::new(reaper));
+        self.set_boxed_reaper(Box::new(reaper));
+    }
+
+    pub(super) fn set_boxed_reaper(&mut self, reaper: Box<dyn Reaper>) {
+        self.reaper = Some(reaper);
     }
 
     /// Wakes every call that waits on this channel; what is queued is still delivered, then
@@ -162,29 +161,8 @@ impl<P: Profile> Channel<P> {
         Some(at.saturating_sub(self.epoch.elapsed()))
     }
 
-    /// poll(2), until the deadline whatever signals arrive (P5).
     fn wait(&self, events: PollFlags, until: Deadline) -> Result<PollFlags, Error> {
-        let mut sockets = [PollFd::new(self.socket.as_fd(), events)];
-        loop {
-            let timeout = match until.instant() {
-                None => PollTimeout::NONE,
-                Some(instant) => {
-                    let left = instant.saturating_duration_since(Instant::now());
-                    // Rounded up: waking a little late is better than spinning a little early.
-                    let millis = left.as_nanos().div_ceil(1_000_000);
-                    PollTimeout::try_from(millis.min(i32::MAX as u128)).unwrap_or(PollTimeout::MAX)
-                }
-            };
-            match poll(&mut sockets, timeout) {
-                Ok(_) => {
-                    // `nix` says `None` where a bit is set that it has no name for: that is RDHUP.
-                    return Ok(sockets[0].revents().unwrap_or(RDHUP));
-                }
-                Err(Errno::EINTR) if !until.has_passed() => {}
-                Err(Errno::EINTR) => return Ok(PollFlags::empty()),
-                Err(errno) => return Err(Error::io("poll", errno)),
-            }
-        }
+        wait(self.socket.as_fd(), events, until)
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::io;
 
+use nix::errno::Errno;
+
 use crate::error::{Exhausted, Fault, Misuse, Violation};
+use crate::machine::Failure;
 use crate::message::Message;
 use std::os::fd::OwnedFd;
 
@@ -19,6 +22,16 @@ pub enum Error {
     /// The caller's mistake. Nothing happened.
     #[error(transparent)]
     Misuse(#[from] Misuse),
+    /// The caller's rule refused who sent a message. It is dropped; others may follow.
+    #[error("a message of process {pid}, user {uid}, group {gid} was refused")]
+    SenderRefused {
+        /// Process id.
+        pid: i32,
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
     /// The conversation is over: the peer closed its end between two messages, or this side was
     /// shut down.
     #[error("the conversation is over")]
@@ -72,6 +85,16 @@ impl Error {
         Self::Io { call, errno: errno as i32 }
     }
 
+    /// What an errno of sendmsg(2) amounts to, where nothing is kept to be sent again.
+    pub(super) const fn of_send(errno: nix::Error) -> Self {
+        match classify(errno) {
+            Failure::WouldBlock => Self::WouldBlock,
+            Failure::Pressure => Self::Pressure { errno: errno as i32 },
+            Failure::Gone => Self::PeerGone { errno: errno as i32 },
+            Failure::Refused => Self::io("sendmsg", errno),
+        }
+    }
+
     /// The violation, where the peer is to blame.
     pub const fn violation(&self) -> Option<Violation> {
         match self {
@@ -110,5 +133,17 @@ impl From<SendError> for Error {
     /// Keeps the reason and closes the messages' descriptors.
     fn from(error: SendError) -> Self {
         error.error
+    }
+}
+
+/// What an errno of sendmsg(2) means for the message (unix(7), send(2)).
+pub(super) const fn classify(errno: Errno) -> Failure {
+    match errno {
+        Errno::EAGAIN => Failure::WouldBlock,
+        // ETOOMANYREFS: this *user's* descriptors in flight, which another process may have
+        // caused. Not a dead peer.
+        Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS => Failure::Pressure,
+        Errno::EPIPE | Errno::ECONNREFUSED | Errno::ENOTCONN | Errno::ECONNRESET => Failure::Gone,
+        _ => Failure::Refused,
     }
 }

@@ -5,15 +5,21 @@
 mod channel;
 mod deadline;
 mod error;
+mod handshake;
 mod memfd;
 mod reaper;
+mod send_fd;
 mod socket;
 mod stats;
 mod sys;
+mod transport;
+mod wait;
 
 pub use channel::{Channel, Closer, Sent};
 pub use deadline::Deadline;
 pub use error::{Error, SendError};
 pub use memfd::{Mapped, Memfd};
 pub use reaper::Reaper;
+pub use send_fd::{FdReply, Sender, receive_fd, receive_fd_from, receive_fd_within, send_error, send_fd};
 pub use stats::Stats;
+pub use transport::Transport;

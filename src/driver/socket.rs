@@ -1,16 +1,16 @@
 //! What a socket must be to carry a wire.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 
 use super::error::Error;
 use super::sys;
 use crate::error::Misuse;
-use crate::profile::{Framing, Profile};
+use crate::profile::{Framing, PacketCaps, Profile};
 
 /// Options that make the kernel write control messages of their own, which no wire has and which
 /// take the room of descriptors (seen: SO_TIMESTAMP crowded out the only one). Numbers of
@@ -46,6 +46,29 @@ fn socket_type<P: Profile>() -> SockType {
         Framing::MessagesPerPacket(_) => SockType::SeqPacket,
         Framing::Stream { .. } => SockType::Stream,
     }
+}
+
+/// The framing that a socket's type gives, for what is no profile.
+pub(super) fn framing(socket: BorrowedFd<'_>) -> Result<Framing, Error> {
+    match type_of(socket)? {
+        libc::SOCK_STREAM => Ok(Framing::Stream { read_ahead: false }),
+        libc::SOCK_SEQPACKET => {
+            Ok(Framing::MessagesPerPacket(PacketCaps { messages: 1, bytes: u32::MAX, descriptors: 1 }))
+        }
+        libc::SOCK_DGRAM => Ok(Framing::PartPerDatagram),
+        found => Err(Misuse::SocketType { wire: "send_fd", expected: libc::SOCK_STREAM, found }.into()),
+    }
+}
+
+/// SO_TYPE.
+pub(super) fn type_of(socket: BorrowedFd<'_>) -> Result<i32, Error> {
+    sys::socket_option(socket, libc::SO_TYPE).map_err(|errno| Error::io("getsockopt", errno))
+}
+
+/// shutdown(2), both ways.
+pub(super) fn shut(socket: BorrowedFd<'_>) {
+    // ENOTCONN: the peer was faster.
+    let _already_closed = shutdown(socket.as_raw_fd(), Shutdown::Both);
 }
 
 /// Two connected sockets of the wire's type.

@@ -177,7 +177,7 @@ fn own(hunk: &mut Hunk<OwnedFd>, control: &[u8]) {
             // Asked for by the socket's option and by no wire: closed.
             Item::Pidfd(pidfd) if pidfd >= 0 => drop(adopt(pidfd)),
             Item::Pidfd(_) => {}
-            Item::Credentials(_) => {}
+            Item::Credentials(credentials) => hunk.set_credentials(credentials),
             Item::Unknown { level, kind } => hunk.set_unknown(level, kind),
             Item::Malformed(malformed) => hunk.set_malformed(malformed),
         }
@@ -200,14 +200,14 @@ fn adopt(descriptor: RawFd) -> Option<OwnedFd> {
 
 /// sendmsg(2) or, for several, sendmmsg(2). On a stream one transmit is sent and the bytes taken
 /// are returned; otherwise how many transmits were taken. Their descriptors left with them.
-pub(super) fn send<'a>(
+pub(super) fn send<'a, F: AsRawFd + 'a>(
     socket: BorrowedFd<'_>,
     framing: Framing,
     scratch: &mut Scratch,
-    transmits: impl Iterator<Item = Transmit<'a, OwnedFd>>,
+    transmits: impl Iterator<Item = Transmit<'a, F>>,
 ) -> Result<usize, Errno> {
     let most = if matches!(framing, Framing::Stream { .. }) { 1 } else { BATCH };
-    let mut lent: [Option<Transmit<'a, OwnedFd>>; BATCH] = [const { None }; BATCH];
+    let mut lent: [Option<Transmit<'a, F>>; BATCH] = [const { None }; BATCH];
     let mut count = 0;
     let mut bytes = 0;
     for (place, transmit) in lent.iter_mut().zip(transmits).take(most) {

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 use core::mem;
 
-use crate::error::{Exhausted, Malformed};
+use crate::error::{Exhausted, Malformed, Violation};
+use crate::wire::control::Credentials;
 
 /// Descriptors that may come beyond the room offered: into the room of control messages that the
 /// socket's own options add (SO_PASSPIDFD's comes last, so descriptors can fill it). They are as
@@ -25,6 +26,7 @@ pub struct Hunk<F> {
     pub(super) control_cut: bool,
     pub(super) malformed: Option<Malformed>,
     pub(super) unknown: Option<(i32, i32)>,
+    pub(super) credentials: Option<Credentials>,
     pub(super) end: bool,
     /// The buffer is the payload's own, lent so that it need not be copied.
     pub(super) in_place: bool,
@@ -42,9 +44,20 @@ impl<F> Hunk<F> {
             control_cut: false,
             malformed: None,
             unknown: None,
+            credentials: None,
             end: false,
             in_place: false,
         }
+    }
+
+    /// A hunk of one's own, for what is no [`Profile`](crate::profile::Profile).
+    ///
+    /// # Errors
+    /// [`Exhausted::OutOfMemory`].
+    pub fn with_room(bytes: usize, descriptors: usize) -> Result<Self, Exhausted> {
+        let mut hunk = Self::new();
+        hunk.prepare(bytes, descriptors)?;
+        Ok(hunk)
     }
 
     /// Bytes that a read may store: never more, whatever the buffer's capacity.
@@ -96,10 +109,47 @@ impl<F> Hunk<F> {
         self.unknown.get_or_insert((level, kind));
     }
 
+    /// The sender's credentials came along (SO_PASSCRED).
+    pub const fn set_credentials(&mut self, credentials: Credentials) {
+        self.credentials = Some(credentials);
+    }
+
     /// The conversation is over, where the framing itself cannot say so (SOCK_DGRAM: a hang-up,
     /// or a peer known to be dead).
     pub const fn set_end(&mut self) {
         self.end = true;
+    }
+
+    /// The bytes that this read stored.
+    pub fn stored_bytes(&self) -> &[u8] {
+        self.bytes.get(self.from..).unwrap_or_default()
+    }
+
+    /// The descriptors that it brought, in order, to be owned by the caller.
+    pub fn take_descriptors(&mut self) -> impl Iterator<Item = F> + use<'_, F> {
+        self.descriptors.drain(..)
+    }
+
+    /// Control data was cut, as [`set_control_cut`](Self::set_control_cut) says.
+    pub const fn is_control_cut(&self) -> bool {
+        self.control_cut
+    }
+
+    /// The sender's credentials, where they came along.
+    pub const fn credentials(&self) -> Option<Credentials> {
+        self.credentials
+    }
+
+    /// Whether control data was what it should be.
+    ///
+    /// # Errors
+    /// [`Violation::ControlMalformed`], [`Violation::ControlUnknown`].
+    pub const fn check_control(&self) -> Result<(), Violation> {
+        match (self.malformed, self.unknown) {
+            (Some(malformed), _) => Err(Violation::ControlMalformed(malformed)),
+            (None, Some((level, kind))) => Err(Violation::ControlUnknown { level, kind }),
+            (None, None) => Ok(()),
+        }
     }
 
     /// Does what recvmsg(2) would with a packet of `bytes` and `descriptors`: cuts bytes and
@@ -145,6 +195,7 @@ impl<F> Hunk<F> {
         self.control_cut = false;
         self.malformed = None;
         self.unknown = None;
+        self.credentials = None;
         self.end = false;
         reserve(&mut self.bytes, room)?;
         reserve(&mut self.descriptors, descriptor_room.saturating_add(SLACK))?;
@@ -168,8 +219,8 @@ impl<F> Hunk<F> {
         self.length > self.stored()
     }
 
-    /// The read brought nothing at all.
-    pub(super) fn is_void(&self) -> bool {
+    /// The read brought nothing at all: the end, where the framing has one.
+    pub fn is_void(&self) -> bool {
         self.length == 0 && self.descriptors.is_empty() && !self.control_cut
     }
 }

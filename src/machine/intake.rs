@@ -63,7 +63,7 @@ pub(super) fn step<P: Profile, F>(
 fn enter<P: Profile, F>(hunk: &Hunk<F>) -> Result<bool, Violation> {
     // On a stream control data came with the read's last byte: messages before it are whole.
     if hunk.length == 0 || !matches!(P::FRAMING, Framing::Stream { .. }) {
-        control(hunk)?;
+        hunk.check_control()?;
     }
     if hunk.end && hunk.is_void() {
         return Ok(true);
@@ -81,17 +81,6 @@ fn enter<P: Profile, F>(hunk: &Hunk<F>) -> Result<bool, Violation> {
         Framing::Stream { .. } => Violation::DescriptorUnexpected { received: descriptors },
         _ => Violation::EmptyPacket { descriptors },
     })
-}
-
-/// Control data that is no descriptors.
-fn control<F>(hunk: &Hunk<F>) -> Result<(), Violation> {
-    if let Some(malformed) = hunk.malformed {
-        return Err(Violation::ControlMalformed(malformed));
-    }
-    if let Some((level, kind)) = hunk.unknown {
-        return Err(Violation::ControlUnknown { level, kind });
-    }
-    Ok(())
 }
 
 /// One part per datagram.
@@ -234,7 +223,7 @@ fn stream<P: Profile, F>(
     // behind it (unix(7)): they belong to the part that holds the read's last byte.
     let brings = taken == left && taken > 0;
     if brings {
-        control(hunk)?;
+        hunk.check_control()?;
         granted(assembly, hunk)?;
         assembly.reserve_descriptors(hunk.descriptors.len())?;
     }

@@ -54,6 +54,11 @@ pub struct Transmit<'a, F> {
 }
 
 impl<'a, F> Transmit<'a, F> {
+    /// One of one's own, for what is no [`Profile`].
+    pub const fn new(slices: [&'a [u8]; 3], descriptors: &'a [Option<F>]) -> Self {
+        Self { slices, descriptors }
+    }
+
     /// The bytes, in order; empty slices among them.
     pub const fn slices(&self) -> [&'a [u8]; 3] {
         self.slices
@@ -75,7 +80,8 @@ impl<'a, F> Transmit<'a, F> {
     }
 
     /// Without the first `count` bytes, which left, and the descriptors with them.
-    fn skip(mut self, mut count: usize) -> Self {
+    #[must_use]
+    pub fn skip(mut self, mut count: usize) -> Self {
         if count > 0 {
             self.descriptors = &[];
         }

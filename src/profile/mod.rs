@@ -17,6 +17,7 @@
 
 pub mod libcamera;
 pub mod packet;
+pub mod stream;
 
 use core::fmt::Debug;
 
@@ -25,6 +26,7 @@ use crate::message::Head;
 
 pub use libcamera::Libcamera;
 pub use packet::Packet;
+pub use stream::Stream;
 
 /// How reads relate to messages, and so which type of socket a wire needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
-use super::{Channel, Owned, RDHUP};
+use super::{Channel, Owned};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::Error;
 use crate::driver::sys;
+use crate::driver::wait::RDHUP;
 use crate::error::{Exhausted, Fault, Violation};
 use crate::profile::{Framing, Profile};
 
@@ -58,6 +59,10 @@ impl<P: Profile> Channel<P> {
 
     /// `None`: do not wait.
     fn receive_until(&mut self, message: &mut Owned, deadline: Option<Deadline>) -> Result<(), Error> {
+        message.clear();
+        if let Some(error) = self.condemned {
+            return Err(error);
+        }
         self.flush_aside();
         loop {
             match self.receiver.poll_into(message) {
@@ -147,7 +152,11 @@ impl<P: Profile> Channel<P> {
         // A message that our own shutdown cut off is not the peer's fault.
         let cut_off = matches!(fault, Fault::Violation(Violation::PayloadMissing { .. }))
             && self.socket.shut.load(Ordering::SeqCst);
-        let error = if cut_off { Error::Closed } else { fault.into() };
+        self.end_with(if cut_off { Error::Closed } else { fault.into() })
+    }
+
+    /// Ends the conversation: from now on `error` is the answer to everything.
+    pub(in crate::driver) fn end_with(&mut self, error: Error) -> Error {
         self.condemned = Some(error);
         self.shutdown();
         let reaper = &mut self.reaper;

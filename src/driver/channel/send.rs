@@ -7,10 +7,10 @@ use nix::poll::PollFlags;
 
 use super::{Channel, Owned};
 use crate::driver::deadline::Deadline;
-use crate::driver::error::{Error, SendError};
+use crate::driver::error::{Error, SendError, classify};
 use crate::driver::{socket, sys};
 use crate::error::{Fault, Misuse};
-use crate::machine::{Failure, Outcome};
+use crate::machine::Outcome;
 use crate::profile::{Framing, Profile};
 
 /// How a send ended well.
@@ -158,8 +158,7 @@ impl<P: Profile> Channel<P> {
                 }
                 Err(errno) => errno,
             };
-            let failure = classify(errno);
-            match self.sender.failed(self.epoch.elapsed(), failure) {
+            match self.sender.failed(self.epoch.elapsed(), classify(errno)) {
                 Outcome::Wait => return Ok(Flush::Full),
                 Outcome::BackOff => return Ok(Flush::Pressure(errno)),
                 Outcome::Returned(message) => {
@@ -167,10 +166,7 @@ impl<P: Profile> Channel<P> {
                     return Err(SendError::new(error, vec![message]));
                 }
                 Outcome::Closed(messages) => {
-                    let error = match failure {
-                        Failure::Gone => Error::PeerGone { errno: errno as i32 },
-                        _ => Error::io("sendmsg", errno),
-                    };
+                    let error = Error::of_send(errno);
                     self.dead = Some(error);
                     return Err(SendError::new(error, messages));
                 }
@@ -199,17 +195,5 @@ impl<P: Profile> Channel<P> {
             }
             self.wait(events, until).map_err(|error| SendError::new(error, Vec::new()))?;
         }
-    }
-}
-
-/// What an errno of sendmsg(2) means for the message (unix(7), send(2)).
-const fn classify(errno: Errno) -> Failure {
-    match errno {
-        Errno::EAGAIN => Failure::WouldBlock,
-        // ETOOMANYREFS: this *user's* descriptors in flight, which another process may have
-        // caused. Not a dead peer.
-        Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS => Failure::Pressure,
-        Errno::EPIPE | Errno::ECONNREFUSED | Errno::ENOTCONN | Errno::ECONNRESET => Failure::Gone,
-        _ => Failure::Refused,
     }
 }
