@@ -36,6 +36,9 @@ pub mod profile;
 pub mod send_fd;
 pub mod wire;
 
+#[cfg(feature = "transcript")]
+pub mod transcript;
+
 #[cfg(feature = "driver")]
 pub mod driver;
 
@@ -45,7 +48,9 @@ pub use message::Head;
 pub use profile::{Libcamera, Packet, Profile, Stream};
 
 #[cfg(feature = "driver")]
-pub use driver::{Channel, Closer, Deadline, Error, Memfd, Reaper, SendError, Sent, Stats, Transport};
+pub use driver::{
+    Channel, Closer, Deadline, Error, Memfd, Reaper, SendError, Sent, Stats, Transport, inherited,
+};
 
 /// A message as a [`Channel`] carries it: its descriptors are `OwnedFd`.
 #[cfg(feature = "driver")]

@@ -13,13 +13,13 @@ use fdpost::error::Malformed;
 use fdpost::machine::Receiver;
 use fdpost::profile::Profile;
 use fdpost::wire::control::Layout;
-use fdpost::{Channel, Error, Fault, Libcamera, Limits, Message, Packet, Violation};
+use fdpost::{Channel, Error, Fault, Libcamera, Limits, Message, Packet, Stream, Violation};
 use nix::sys::socket::{setsockopt, sockopt};
 use support::{
     Ledger, assert_final, assert_refused, assert_unread, files, libcamera_header, packet_header, raw_send,
     soon,
 };
-use wires::{Stream, VhostUser};
+use wires::VhostUser;
 
 const LIMITS: Limits = Limits::new().payload(100).descriptors(4);
 

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use fdpost::machine::{Hunk, Receiver};
 use fdpost::profile::Profile;
-use fdpost::{Channel, Error, Fault, Limits, Violation};
+use fdpost::{Channel, Error, Fault, Limits, Stream, Violation};
 use support::{Ledger, Random, files, identity, raw_send, soon};
-use wires::{MARKER, Stream, VhostUser};
+use wires::{MARKER, VhostUser};
 
 const LIMITS: Limits = Limits::new().payload(20_000).descriptors(4);
 

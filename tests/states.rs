@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use fdpost::machine::table::{Action, Input, ROWS, State, step};
 use fdpost::profile::Profile;
-use fdpost::{Channel, Deadline, Error, Libcamera, Limits, Message, Packet, Violation};
+use fdpost::{Channel, Deadline, Error, Libcamera, Limits, Message, Packet, Stream, Violation};
 use support::{Ledger, files, libcamera_header, packet_header, raw_send};
-use wires::{MARKER, Stream, VhostUser};
+use wires::{MARKER, VhostUser};
 
 const STATES: [State; 5] = [State::Idle, State::Header, State::Body, State::Ended, State::Failed];
 const INPUTS: [Input; 6] =

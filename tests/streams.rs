@@ -1,5 +1,5 @@
-//! Two wires over SOCK_STREAM that the crate does not have, held against the core and real
-//! sockets: one that reads ahead and one that must not. Nothing in `machine` names them.
+//! Two wires over SOCK_STREAM, held against the core and real sockets: one that reads ahead, and one
+//! that must not and that the crate does not have. Nothing in `machine` names them.
 
 #[path = "support/wires.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with the property tests")]
@@ -11,11 +11,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fdpost::profile::Profile;
-use fdpost::{Channel, Error, Head, Limits, Message, Violation};
+use fdpost::{Channel, Error, Head, Limits, Message, Stream, Violation};
 use support::{
     Ledger, assert_final, assert_refused, files, identity, is_shut_down, raw_send, soon, try_raw_send,
 };
-use wires::{MARKER, Stream, VhostUser};
+use wires::{MARKER, VhostUser};
 
 const LIMITS: Limits = Limits::new().descriptors(8);
 
@@ -171,8 +171,7 @@ fn descriptors_in_the_wrong_place_on_stream() {
     assert_refused::<Stream>(LIMITS, &[(&whole, 2)], 0, count(1, 2));
     // A marker that is none, with all that it should bring.
     for byte in [0, MARKER - 1, MARKER + 1, 255] {
-        let expected =
-            Violation::WireRule { rule: "marker", expected: MARKER.into(), received: u64::from(byte) };
+        let expected = Violation::Marker { expected: MARKER, received: byte };
         assert_refused::<Stream>(LIMITS, &[(&message, 0), (&[byte], 1)], 0, expected);
     }
 }

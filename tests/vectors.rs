@@ -1,5 +1,6 @@
-//! The recorded messages of both wires, in both directions, over real sockets: bytes that this
-//! crate did not make give the message, and the message gives these bytes.
+//! The recorded messages of every wire, in both directions, over real sockets: bytes that this
+//! crate did not make give the message, and the message gives these bytes. (`vectors_python.rs`
+//! holds the conversations with whom made them.)
 
 mod support;
 #[path = "support/vimc.rs"]
@@ -148,6 +149,117 @@ mod libcamera {
             assert_eq!(message.descriptor_count(), one.descriptors, "{}", one.name);
         }
         drop((channel, peer));
+        ledger.close();
+    }
+}
+
+/// Written on a little-endian machine, in the machine's own byte order.
+#[cfg(target_endian = "little")]
+mod stream {
+    use super::*;
+    use fdpost::Stream;
+
+    struct Written {
+        name: String,
+        /// Header and payload; the marker's send carries the descriptors.
+        sends: [Vec<u8>; 2],
+        head: Head,
+        payload: Vec<u8>,
+        descriptors: usize,
+        canonical: bool,
+    }
+
+    fn written() -> Vec<Written> {
+        let one = |one: &Value| Written {
+            name: one["name"].to_string(),
+            sends: [bytes(&one["bytes"]), bytes(&one["marker"])],
+            head: Head { kind: number(&one["kind"]), ..Head::default() },
+            payload: bytes(&one["payload"]),
+            descriptors: number(&one["descriptors"]),
+            canonical: one["canonical"].as_bool().unwrap(),
+        };
+        let all: Vec<_> = vectors("stream.json", "messages").unwrap().iter().map(one).collect();
+        assert!(all.len() >= 15, "vectors are only ever added: {}", all.len());
+        all
+    }
+
+    #[test] // P1, P2
+    fn written_bytes_give_their_messages() {
+        let ledger = Ledger::open();
+        // One by one, and all of them over one channel: nothing marks where one ends.
+        let (mut all, theirs) = Channel::<Stream>::pair(LIMITS).unwrap();
+        for Written { name, sends: [plain, marker], head, payload, descriptors, .. } in written() {
+            let (mut channel, peer) = Channel::<Stream>::pair(LIMITS).unwrap();
+            let sent = files(descriptors);
+            for peer in [&peer, &theirs] {
+                raw_send(peer, &plain, &[]);
+                if !marker.is_empty() {
+                    raw_send(peer, &marker, &sent);
+                }
+            }
+            assert_receives(&name, &mut channel, head, &payload, &names(&sent));
+            assert_receives(&name, &mut all, head, &payload, &names(&sent));
+            assert!(channel.try_receive().unwrap().is_none(), "{name}");
+        }
+        drop((all, theirs));
+        ledger.close();
+    }
+
+    #[test] // P1, P2, P6
+    fn messages_give_the_written_bytes() {
+        let ledger = Ledger::open();
+        for one in written().into_iter().filter(|one| one.canonical) {
+            let Written { name, sends, head, payload, descriptors, .. } = one;
+            let sent = files(descriptors);
+            let files = names(&sent);
+            let (mut ours, theirs) = Channel::<Stream>::pair(LIMITS).unwrap();
+            ours.send(sent.into_iter().fold(Message::new(payload).with_head(head), Message::with)).unwrap();
+            // The kernel hands a send with descriptors over by itself: how many sends there were
+            // is no one's business, what they carried is.
+            let (mut bytes, mut came) = (Vec::new(), Vec::new());
+            while let Ok((more, found)) = raw_receive(&theirs) {
+                bytes.extend(more);
+                came.extend(found);
+            }
+            assert_eq!((bytes, came), (sends.concat(), files), "{name}");
+        }
+        ledger.close();
+    }
+}
+
+mod send_fd {
+    use super::*;
+    use fdpost::driver::{FdReply, receive_fd, send_error, send_fd};
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    #[test] // P1, P2
+    fn written_messages_go_both_ways() {
+        let ledger = Ledger::open();
+        let all = vectors("send_fd.json", "messages").unwrap();
+        assert!(all.len() >= 10, "vectors are only ever added: {}", all.len());
+        for kind in [SockType::Stream, SockType::SeqPacket, SockType::Datagram] {
+            for one in &all {
+                let (name, wire, text) = (&one["name"], bytes(&one["bytes"]), bytes(&one["text"]));
+                let (status, count): (u8, usize) = (number(&one["status"]), number(&one["descriptors"]));
+                let (ours, theirs) =
+                    socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+                let sent = files(count);
+                raw_send(&theirs, &wire, &sent);
+                let reply = receive_fd(&ours, Deadline::after(Duration::from_secs(5))).unwrap();
+                match (reply, &sent[..]) {
+                    (FdReply::Descriptor(came), [sent]) => {
+                        assert_eq!(identity(&came), identity(sent), "{name}");
+                        send_fd(&ours, sent).unwrap();
+                    }
+                    (FdReply::Error { status: came, text: words }, []) => {
+                        assert_eq!((came, &words), (status, &text), "{name}");
+                        send_error(&ours, status, words).unwrap();
+                    }
+                    (reply, _) => panic!("{name}: {reply:?}"),
+                }
+                assert_eq!(raw_receive(&theirs), Ok((wire, names(&sent))), "{name}");
+            }
+        }
         ledger.close();
     }
 }

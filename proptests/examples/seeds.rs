@@ -1,6 +1,6 @@
 //! Writes the seed corpora of the fuzz targets, the same files at every run:
-//! `cargo run --example seeds`. libcamera's come from `tests/vectors/libcamera.json`; there is one
-//! for every wire and every corruption.
+//! `cargo run --example seeds`. libcamera's come from `tests/vectors/libcamera.json`, send_fd's from
+//! `send_fd.json`; there is one for every wire and every corruption.
 
 use std::fs;
 use std::path::Path;
@@ -18,6 +18,8 @@ fn main() {
     receiver(&corpus.join("receiver"), &vectors);
     control(&corpus.join("control"));
     sender(&corpus.join("sender"));
+    let vectors = fs::read_to_string(root.join("tests/vectors/send_fd.json")).expect("the vectors");
+    send_fd(&corpus.join("send_fd"), &serde_json::from_str(&vectors).expect("the vectors are JSON"));
 }
 
 fn write(directory: &Path, name: &str, bytes: &[u8]) {
@@ -128,6 +130,19 @@ fn sender(directory: &Path) {
                 [&[wire][..], &push(255), &push(255), &take(0), &[224, fail], &push(255), &[255]].concat();
             write(directory, &format!("{name}-fail-{fail:02}-late"), &late);
         }
+    }
+}
+
+/// The limit of the text, then a stream or packet.
+fn send_fd(directory: &Path, vectors: &Value) {
+    for message in vectors["messages"].as_array().expect("messages") {
+        let (name, bytes) = (message["name"].as_str().expect("a name"), hex(&message["bytes"]));
+        let text = bytes.len() - 2;
+        let limit = u8::try_from(text).unwrap_or(u8::MAX);
+        write(directory, name, &[&[limit], &bytes[..]].concat());
+        write(directory, &format!("{name}-cut"), &[&[limit], &bytes[..=text]].concat());
+        write(directory, &format!("{name}-beyond"), &[&[limit.saturating_sub(1)], &bytes[..]].concat());
+        write(directory, &format!("{name}-twice"), &[&[limit], &bytes[..], &bytes].concat());
     }
 }
 

@@ -4,7 +4,7 @@
 //! - [`script`]: a conversation as a list of steps, and [`peer`]: what it puts on the wire
 //! - [`kernel`]: what recvmsg(2) makes of that
 //! - [`model`]: what `docs/PROTOCOL.md` says about it, slow and obvious
-//! - [`oracle`], [`sender`], [`control`]: what must hold
+//! - [`oracle`], [`sender`], [`control`], [`send_fd`]: what must hold
 //!
 //! An oracle panics where a promise is broken, so that it serves a test and a fuzz target alike.
 
@@ -15,8 +15,10 @@ pub mod model;
 pub mod oracle;
 pub mod peer;
 pub mod script;
+pub mod send_fd;
 pub mod sender;
 pub mod strategy;
 pub mod token;
+pub mod transcript;
 #[path = "../../tests/support/wires.rs"]
 pub mod wires;

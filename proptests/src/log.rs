@@ -11,7 +11,7 @@ pub enum Wire {
     Libcamera,
     /// `fdpost::Packet`
     Packet,
-    /// `wires::Stream`
+    /// `fdpost::Stream`
     Stream,
     /// `wires::VhostUser`
     VhostUser,

@@ -1,4 +1,4 @@
-//! The reference model: what `docs/PROTOCOL.md` says, and the heads of [`crate::wires`]. Slow and
+//! The reference model: what `docs/PROTOCOL.md` says, and the head of [`crate::wires`]. Slow and
 //! obvious: it starts again from the first read every time, and takes streams byte by byte.
 
 use crate::log::{Event, Heard, Judgement, Read, Wire};

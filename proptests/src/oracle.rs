@@ -2,7 +2,7 @@
 
 use fdpost::machine::{Held, Receiver, table::State};
 use fdpost::message::Message;
-use fdpost::{Fault, Libcamera, Limits, Misuse, Packet, Profile, Violation};
+use fdpost::{Fault, Libcamera, Limits, Misuse, Packet, Profile, Stream, Violation};
 use std::time::Duration;
 
 use crate::kernel::Kernel;
@@ -11,7 +11,7 @@ use crate::model::judge;
 use crate::peer::{Act, Sent, acts};
 use crate::script::{Habits, Script};
 use crate::token::{Ledger, Token};
-use crate::wires::{Stream, VhostUser};
+use crate::wires::VhostUser;
 
 /// What came of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]

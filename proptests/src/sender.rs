@@ -3,7 +3,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use fdpost::machine::{Failure, Outcome, Sender};
 use fdpost::message::Message;
-use fdpost::{Fault, Head, Libcamera, Misuse, Packet, Profile};
+use fdpost::{Fault, Head, Libcamera, Misuse, Packet, Profile, Stream};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::oracle::converse;
 use crate::peer::{Act, Said, Sent, encode, said};
 use crate::script::{Script, Spec};
 use crate::token::{Ledger, Token};
-use crate::wires::{Stream, VhostUser};
+use crate::wires::VhostUser;
 
 /// The largest datagram or packet that the socket takes here.
 const PACKET_LIMIT: usize = 6_000;

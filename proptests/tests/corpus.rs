@@ -1,6 +1,6 @@
 //! What the fuzz targets start from and what they ever found, replayed by an ordinary test.
 
-use fdpost_proptests::{control, oracle, sender};
+use fdpost_proptests::{control, oracle, send_fd, sender};
 use std::fs;
 use std::path::Path;
 
@@ -24,6 +24,11 @@ fn control_corpus() {
 #[test] // P1, P2, P3, P4, P5, P8
 fn receiver_corpus() {
     replay("receiver", 80, oracle::check_bytes);
+}
+
+#[test] // P1, P4, P8
+fn send_fd_corpus() {
+    replay("send_fd", 20, send_fd::check_bytes);
 }
 
 #[test] // P1, P2, P6

@@ -3,7 +3,7 @@
 use fdpost_proptests::log::Wire;
 use fdpost_proptests::script::Script;
 use fdpost_proptests::strategy::{controls, plans, scripts};
-use fdpost_proptests::{control, oracle, sender};
+use fdpost_proptests::{control, oracle, send_fd, sender};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -71,6 +71,14 @@ proptest! {
     fn any_bytes_are_a_conversation(bytes in vec(any::<u8>(), 0..400)) {
         oracle::check_bytes(&bytes);
         sender::check_bytes(&bytes);
+    }
+
+    #[test] // P1, P4, P8
+    fn the_two_bytes_are_read_as_the_model_says(
+        bytes in vec(prop_oneof![3 => Just(0_u8), 5 => 1..=255_u8], 0..40),
+        limit in prop_oneof![0..40_usize, Just(usize::MAX)],
+    ) {
+        send_fd::check(&bytes, limit);
     }
 
     #[test]

@@ -17,13 +17,14 @@ use super::stats::Stats;
 use super::wait::wait;
 use super::{socket, sys};
 use crate::limits::Limits;
-use crate::machine::{Held, Receiver, Sender};
+use crate::machine::{Held, Hunk, Receiver, Sender};
 use crate::message::Message;
 use crate::profile::Profile;
 
 pub use send::Sent;
 
 type Owned = Message<OwnedFd>;
+type Observer = dyn FnMut(Instant, Option<&Hunk<OwnedFd>>) + Send;
 
 /// Whole messages of the wire `P`, with their descriptors, over one connected socket.
 ///
@@ -35,6 +36,7 @@ pub struct Channel<P: Profile> {
     receiver: Receiver<P, OwnedFd>,
     sender: Sender<P, OwnedFd>,
     reaper: Option<Box<dyn Reaper>>,
+    observer: Option<Box<Observer>>,
     epoch: Instant,
     /// poll(2) spoke of a hang-up: on a datagram socket the only sign of a local shutdown.
     hung_up: bool,
@@ -110,6 +112,7 @@ impl<P: Profile> Channel<P> {
             receiver,
             sender,
             reaper: None,
+            observer: None,
             epoch: Instant::now(),
             hung_up: false,
             condemned: None,
@@ -125,6 +128,12 @@ impl<P: Profile> Channel<P> {
 
     pub(super) fn set_boxed_reaper(&mut self, reaper: Box<dyn Reaper>) {
         self.reaper = Some(reaper);
+    }
+
+    /// Who is shown what each recvmsg(2) brought, before anything judges it, and when; `None`:
+    /// nothing was there. For tools that record a conversation.
+    pub fn set_observer(&mut self, observer: impl FnMut(Instant, Option<&Hunk<OwnedFd>>) + Send + 'static) {
+        self.observer = Some(Box::new(observer));
     }
 
     /// Wakes every call that waits on this channel; what is queued is still delivered, then

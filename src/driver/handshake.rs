@@ -47,7 +47,9 @@ impl Channel<Stream> {
         let bytes = match self.receive_by(deadline) {
             Ok(message) if handshake(&message, expected) => return Ok(()),
             Ok(message) => message.payload().len() as u64,
-            Err(Error::TimedOut | Error::Closed) => 0,
+            // A first message that breaks a rule of the wire is as little the one expected.
+            Err(Error::Violation(violation @ Violation::Handshake { .. })) => return Err(violation.into()),
+            Err(Error::TimedOut | Error::Closed | Error::Violation(_)) => 0,
             Err(error) => return Err(error),
         };
         Err(self.end_with(Violation::Handshake { expected, bytes }.into()))
@@ -55,5 +57,5 @@ impl Channel<Stream> {
 }
 
 fn handshake<F>(message: &Message<F>, expected: u8) -> bool {
-    message.payload() == [expected] && message.descriptor_count() == 0 && message.head().kind == 0
+    message.payload() == [expected] && message.descriptor_count() == 0
 }

@@ -22,4 +22,5 @@ pub use memfd::{Mapped, Memfd};
 pub use reaper::Reaper;
 pub use send_fd::{FdReply, Sender, receive_fd, receive_fd_from, receive_fd_within, send_error, send_fd};
 pub use stats::Stats;
+pub use sys::inherited;
 pub use transport::Transport;

@@ -183,14 +183,25 @@ impl<'a> Reading<'a> {
     /// Two bytes at a time while text may still come, so that a read never reaches into the next
     /// message; one for the status.
     fn stream(mut self) -> Result<FdReply, Error> {
+        // Text that was looked at: looking at it again for every two bytes takes a minute for a
+        // few hundred KiB.
+        let mut seen: usize = 0;
         loop {
-            let needed = match scan(&self.bytes, self.limit)? {
-                Scan::Needs(needed) => needed,
-                Scan::Whole { reply, .. } => {
-                    let (status, text) = (reply.status, reply.text.len());
+            let rest = self.bytes.get(seen..).unwrap_or_default();
+            let needed = match scan(rest, self.limit.saturating_sub(seen)) {
+                Ok(Scan::Needs(needed)) => needed,
+                Ok(Scan::Whole { reply, .. }) => {
+                    let (status, text) = (reply.status, seen.saturating_add(reply.text.len()));
                     return self.answer(status, text);
                 }
+                // The same of all bytes, for its numbers.
+                Err(violation) => {
+                    return Err(scan(&self.bytes, self.limit).err().unwrap_or(violation).into());
+                }
             };
+            if needed > 1 {
+                seen = self.bytes.len();
+            }
             let hunk = self.read(needed)?;
             if hunk.stored_bytes().is_empty() {
                 return Err(self.end(&hunk));

@@ -3,7 +3,10 @@
 //!
 //! What must hold here: whatever the kernel installed is owned before the function returns,
 //! whatever the kernel said goes into the hunk, and no message is judged.
-#![allow(unsafe_code, reason = "recvmsg, sendmsg, getsockopt and mmap have no safe form that keeps P2")]
+#![allow(
+    unsafe_code,
+    reason = "recvmsg, sendmsg, getsockopt, mmap and numbers of descriptors have no safe form that keeps P2"
+)]
 
 use std::mem;
 use std::num::NonZeroUsize;
@@ -196,6 +199,38 @@ fn adopt(descriptor: RawFd) -> Option<OwnedFd> {
     let moved = fcntl(&owned, FcntlArg::F_DUPFD_CLOEXEC(FIRST_SAFE)).ok()?;
     // SAFETY: F_DUPFD_CLOEXEC returned a new descriptor.
     Some(unsafe { OwnedFd::from_raw_fd(moved) })
+}
+
+/// A descriptor that whoever started this process left open for it, known by its number alone: as
+/// a shell does with `3<>file`, socket activation, or `fdpost run`.
+///
+/// What is returned is a duplicate, close-on-exec and never below 3. So nobody's descriptor is
+/// taken away, whoever owns that number here; and the original stays open until the process ends
+/// or its owner closes it. Where the other end must see a hang-up before that, shut the socket
+/// down ([`Channel::shutdown`](crate::Channel::shutdown)).
+///
+/// Ask only for numbers that were left for you: what another part of the program has open can be
+/// duplicated too.
+///
+/// ```
+/// use std::os::fd::AsRawFd;
+/// let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+/// let socket = fdpost::inherited(theirs.as_raw_fd())?;
+/// assert_ne!(socket.as_raw_fd(), theirs.as_raw_fd());
+/// assert!(fdpost::inherited(-1).is_err());
+/// # drop(ours);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Io`] of fcntl(2), with EBADF where nothing is open under that number.
+pub fn inherited(number: i32) -> Result<OwnedFd, Error> {
+    // SAFETY: F_DUPFD_CLOEXEC touches no memory and leaves `number` as it is; of a number that is
+    // not open it says EBADF.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, FIRST_SAFE) };
+    let copy = Errno::result(copy).map_err(|errno| Error::io("fcntl", errno))?;
+    // SAFETY: F_DUPFD_CLOEXEC just made it, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// sendmsg(2) or, for several, sendmmsg(2). On a stream one transmit is sent and the bytes taken

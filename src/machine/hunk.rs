@@ -125,6 +125,21 @@ impl<F> Hunk<F> {
         self.bytes.get(self.from..).unwrap_or_default()
     }
 
+    /// Bytes that the kernel had, which is more than were stored where it cut them.
+    pub const fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The driver said that nothing more comes: [`set_end`](Self::set_end).
+    pub const fn is_end(&self) -> bool {
+        self.end
+    }
+
+    /// The descriptors that it brought, in order.
+    pub fn descriptors(&self) -> &[F] {
+        &self.descriptors
+    }
+
     /// The descriptors that it brought, in order, to be owned by the caller.
     pub fn take_descriptors(&mut self) -> impl Iterator<Item = F> + use<'_, F> {
         self.descriptors.drain(..)

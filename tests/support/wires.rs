@@ -1,66 +1,11 @@
-//! Two wires that the crate does not have, to hold the trait against: a stream that reads ahead
-//! and one that must not.
+//! A wire that the crate does not have, to hold the trait against: a stream that must not read
+//! ahead, where `fdpost::Stream` may.
 
 use fdpost::profile::{Carrier, Frame, Framing, Grant, Next, Outline, Part, Profile, Role};
 use fdpost::{Head, Misuse, Violation};
 
-/// The byte that carries the descriptors of a [`Stream`] message.
+/// The byte that carries the descriptors of a `stream` message.
 pub const MARKER: u8 = 0x77;
-
-/// libcamera's first wire over SOCK_STREAM: `u32 private; u32 data; u8 fds`, 3 bytes of padding,
-/// native-endian; `data` bytes; and where there are descriptors, one marker byte that brings them
-/// all. A message of neither bytes nor descriptors is legal.
-#[derive(Clone, Copy, Debug)]
-pub struct Stream;
-
-/// What a [`Stream`] message declared.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StreamDeclared {
-    /// Parts that are whole.
-    parts: u8,
-    private: u32,
-    fds: u8,
-}
-
-impl Profile for Stream {
-    const NAME: &'static str = "stream";
-    // Descriptors ride on the last byte of a message, so reading on cannot misread them.
-    const FRAMING: Framing = Framing::Stream { read_ahead: true };
-    const FIRST: Part = Part { role: Role::Frame, bytes: 12, grant: Grant::None };
-
-    type Declared = StreamDeclared;
-
-    fn next(declared: &mut StreamDeclared, bytes: &[u8]) -> Result<Next, Violation> {
-        declared.parts += 1;
-        match (declared.parts, bytes) {
-            (1, &[a, b, c, d, e, f, g, h, fds, ..]) => {
-                declared.private = u32::from_ne_bytes([a, b, c, d]);
-                declared.fds = fds;
-                Ok(Next::Part(Part::payload(u32::from_ne_bytes([e, f, g, h]), Grant::None)))
-            }
-            (2, _) if declared.fds > 0 => Ok(Next::Part(Part::frame(1, Grant::Exactly(declared.fds)))),
-            (3, &[marker]) if marker != MARKER => {
-                Err(Violation::WireRule { rule: "marker", expected: MARKER.into(), received: marker.into() })
-            }
-            _ => Ok(Next::End),
-        }
-    }
-
-    fn head(declared: &StreamDeclared) -> Head {
-        Head { kind: declared.private, ..Head::default() }
-    }
-
-    fn encode(head: &Head, payload: u32, descriptors: u8) -> Result<Outline, Misuse> {
-        refuse(Self::NAME, "flags", head.flags)?;
-        refuse(Self::NAME, "correlation", head.correlation)?;
-        refuse(Self::NAME, "reply_descriptors", head.reply_descriptors.into())?;
-        let [a, b, c, d] = head.kind.to_ne_bytes();
-        let [e, f, g, h] = payload.to_ne_bytes();
-        let header = Frame::new([a, b, c, d, e, f, g, h, descriptors, 0, 0, 0]);
-        let trailer = if descriptors > 0 { Frame::new([MARKER]) } else { Frame::EMPTY };
-        Ok(Outline { header, trailer, carrier: Carrier::Trailer })
-    }
-}
 
 /// The shape of vhost-user: `u32 request; u32 flags; u32 size`, native-endian, with up to eight
 /// descriptors; then `size` bytes, with none.

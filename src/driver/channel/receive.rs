@@ -90,14 +90,29 @@ impl<P: Profile> Channel<P> {
         // not later. A thread that was stopped behind the call must not blame its peer (P5).
         let before = self.epoch.elapsed();
         match sys::receive(self.socket.as_fd(), P::FRAMING, self.extras, &mut self.scratch, hunks) {
-            Ok(filled) => self.receiver.handle(self.epoch.elapsed(), filled),
+            Ok(filled) => {
+                let now = self.epoch.elapsed();
+                if let Some(observer) = &mut self.observer {
+                    hunks.iter().take(filled).for_each(|hunk| observer(self.epoch + now, Some(hunk)));
+                }
+                self.receiver.handle(now, filled);
+            }
             Err(Errno::EAGAIN) if self.hung_up => {
                 // On a datagram socket a shutdown shows in poll(2) alone: recvmsg keeps saying
                 // "would block" (net/unix/af_unix.c turns it into 0 for SOCK_SEQPACKET only).
-                hunks.iter_mut().take(1).for_each(|hunk| hunk.set_end());
-                self.receiver.handle(self.epoch.elapsed(), 1);
+                let now = self.epoch.elapsed();
+                for hunk in hunks.iter_mut().take(1) {
+                    hunk.set_end();
+                    if let Some(observer) = &mut self.observer {
+                        observer(self.epoch + now, Some(hunk));
+                    }
+                }
+                self.receiver.handle(now, 1);
             }
             Err(Errno::EAGAIN) => {
+                if let Some(observer) = &mut self.observer {
+                    observer(self.epoch + before, None);
+                }
                 self.receiver.handle(before, 0);
                 // "Would block" may just have made a message overdue: that is news for poll.
                 return Ok(self.receiver.fault().is_some());

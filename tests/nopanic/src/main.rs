@@ -7,7 +7,8 @@
 
 use std::hint::black_box;
 
-use fdpost::profile::{Libcamera, Next, Packet, Profile};
+use fdpost::profile::{Libcamera, Next, Packet, Profile, Stream};
+use fdpost::send_fd::{self, Scan};
 use fdpost::wire::control::{self, Item, Layout};
 use no_panic::no_panic;
 
@@ -58,6 +59,25 @@ fn packet_header(bytes: &[u8]) -> u32 {
     bytes_of(Packet::next(&mut Default::default(), bytes))
 }
 
+/// Header and marker: all that the wire's own bytes can say.
+#[no_panic]
+fn stream_header(bytes: &[u8]) -> u32 {
+    let mut declared = Default::default();
+    bytes_of(Stream::next(&mut declared, bytes))
+        ^ bytes_of(Stream::next(&mut declared, &[]))
+        ^ bytes_of(Stream::next(&mut declared, bytes))
+        ^ Stream::head(&declared).kind
+}
+
+#[no_panic]
+fn send_fd_scan(bytes: &[u8], limit: usize) -> usize {
+    match send_fd::scan(bytes, limit) {
+        Ok(Scan::Needs(needed)) => needed,
+        Ok(Scan::Whole { reply, used }) => used ^ reply.text.len() ^ usize::from(reply.status),
+        Err(_) => 3,
+    }
+}
+
 #[cfg(feature = "planted")]
 #[no_panic]
 fn planted(bytes: &[u8]) -> u8 {
@@ -68,6 +88,8 @@ fn main() {
     let bytes: Vec<u8> = black_box(std::env::args().flat_map(String::into_bytes).collect());
     let sum = control_glibc_64(&bytes) ^ control_musl_64(&bytes) ^ control_bits_32(&bytes);
     println!("{sum:x} {:x} {:x}", libcamera_header(&bytes), packet_header(&bytes));
+    let limit = black_box(bytes.len());
+    println!("{:x} {:x}", stream_header(&bytes), send_fd_scan(&bytes, limit));
     #[cfg(feature = "planted")]
     println!("{:x}", planted(&bytes));
 }

@@ -1,0 +1,234 @@
+//! The log of a conversation as a transcript and back, and what must hold of both.
+
+use fdpost::error::Malformed;
+use fdpost::machine::{Receiver, table::State};
+use fdpost::transcript::{Decision, Direction, Event, Happened, Read, Transcript, Verdict, replay};
+use fdpost::{Libcamera, Limits, Packet, Profile, Stream};
+
+use std::time::Duration;
+
+use crate::kernel::Kernel;
+use crate::log::{self, Heard, Wire};
+use crate::oracle::{Outcome, rule};
+use crate::peer::{Act, acts};
+use crate::script::Script;
+use crate::token::{Ledger, Token};
+use crate::wires::VhostUser;
+
+/// The most payload that a stranger's transcript may make a replay hold.
+const PAYLOAD_MOST: u32 = 1 << 20;
+
+/// A log as a transcript in which the first side speaks. Descriptors beyond the room that such a
+/// receiver offers never left the kernel.
+pub fn of_log(wire: Wire, limits: Limits, log: &[log::Event]) -> Transcript {
+    let mut transcript = Transcript::new(name(wire), ["peer", "receiver"], limits).expect("limits in range");
+    let limit = usize::from(limits.descriptors);
+    let room = if wire == Wire::Packet && limit > 0 { limit.max(16) } else { limit } + 1;
+    transcript.events = log.iter().map(|event| of_event(event, room)).collect();
+    transcript
+}
+
+fn of_event(event: &log::Event, room: usize) -> Event {
+    let direction = Direction::Forth;
+    let read = match event {
+        log::Event::Block(at) => return Event { direction, at: *at, happened: Happened::Block },
+        log::Event::Read(read) => read,
+    };
+    let mut met = Read::default();
+    met.bytes.clone_from(&read.bytes);
+    met.descriptors = u16::try_from(read.descriptors.len().min(room)).expect("few descriptors");
+    met.control_cut = read.cut || read.descriptors.len() > room;
+    met.malformed = read.malformed.then_some(Malformed::NegativeDescriptor { value: -24 });
+    met.unknown = read.unknown.then_some((41, 3));
+    met.end = read.end;
+    Event { direction, at: read.at, happened: Happened::Read(met) }
+}
+
+/// A transcript as the log of its first side, descriptors numbered as they came.
+pub fn to_log(transcript: &Transcript) -> Vec<log::Event> {
+    let mut next = 0;
+    let mut log = Vec::new();
+    for event in transcript.events.iter().filter(|event| event.direction == Direction::Forth) {
+        let Happened::Read(read) = &event.happened else {
+            log.push(log::Event::Block(event.at));
+            continue;
+        };
+        let end = next + u64::from(read.descriptors);
+        log.push(log::Event::Read(log::Read {
+            at: event.at,
+            bytes: read.bytes.clone(),
+            descriptors: (next..end).collect(),
+            cut: read.control_cut,
+            malformed: read.malformed.is_some(),
+            unknown: read.unknown.is_some(),
+            end: read.end,
+        }));
+        next = end;
+    }
+    log
+}
+
+/// The wire's name in a transcript.
+pub fn name(wire: Wire) -> &'static str {
+    match wire {
+        Wire::Libcamera => Libcamera::NAME,
+        Wire::Packet => Packet::NAME,
+        Wire::Stream => Stream::NAME,
+        Wire::VhostUser => VhostUser::NAME,
+    }
+}
+
+/// What a replay of the first side comes to; descriptors by their number in the transcript.
+pub fn replayed(wire: Wire, transcript: &Transcript) -> (Vec<Heard>, Verdict) {
+    match wire {
+        Wire::Libcamera => replayed_as::<Libcamera>(transcript),
+        Wire::Packet => replayed_as::<Packet>(transcript),
+        Wire::Stream => replayed_as::<Stream>(transcript),
+        Wire::VhostUser => replayed_as::<VhostUser>(transcript),
+    }
+}
+
+fn replayed_as<P: Profile>(transcript: &Transcript) -> (Vec<Heard>, Verdict) {
+    let mut heard = Vec::new();
+    let mut number = 0;
+    let verdicts = replay::<P>(transcript, &mut |step| {
+        assert!(step.number == number || step.number == number + 1, "every event is told, in order");
+        number = step.number;
+        assert!(!step.to_string().contains('\n'));
+        if let Decision::Message(message) = step.decision {
+            let descriptors = (0..message.descriptor_count()).filter_map(|at| message.descriptor(at));
+            let (head, payload) = (*message.head(), message.payload().to_vec());
+            heard.push(Heard { head, payload, descriptors: descriptors.copied().collect() });
+        }
+    });
+    let [forth, _] = verdicts.expect("a transcript of this wire");
+    (heard, forth)
+}
+
+/// What a receiver met, replayed from its transcript's text, gives the same messages and the same
+/// verdict with the same numbers.
+pub fn check_script(script: &Script) -> Outcome {
+    let wire = script.wire();
+    let (outcome, log) = record(script);
+    let transcript = of_log(wire, script.limits(), &log);
+    let text = transcript.to_string();
+    let parsed: Transcript = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+    assert_eq!(parsed, transcript, "parse(display(x)) == x");
+    let again = of_log(wire, script.limits(), &to_log(&transcript));
+    assert_eq!(again, transcript, "the log comes back");
+
+    // Numbers of the kernel: those lost on the way have one too.
+    let ids: Vec<u64> = transcript
+        .events
+        .iter()
+        .zip(&log)
+        .flat_map(|(event, logged)| match (&event.happened, logged) {
+            (Happened::Read(read), log::Event::Read(logged)) => {
+                logged.descriptors[..read.descriptors.into()].to_vec()
+            }
+            _ => Vec::new(),
+        })
+        .collect();
+    let (mut heard, verdict) = replayed(wire, &parsed);
+    for descriptor in heard.iter_mut().flat_map(|heard| &mut heard.descriptors) {
+        *descriptor = ids[usize::try_from(*descriptor).expect("a number")];
+    }
+    assert_eq!((heard, verdict.name()), (outcome.heard.clone(), outcome.verdict), "{text}");
+    if let Verdict::Fault(fault) = verdict {
+        assert_eq!(Some(fault), outcome.fault);
+    }
+    outcome
+}
+
+/// Any bytes as a transcript: what a fuzz target calls. A text that is one comes back from its own
+/// display, takes memory in proportion, and can be replayed on whatever wire it names.
+pub fn check_bytes(bytes: &[u8]) {
+    let Ok(transcript) = Transcript::from_bytes(bytes) else { return };
+    assert_eq!(transcript.to_string().parse(), Ok(transcript.clone()), "parse(display(x)) == x");
+    let held: usize = transcript.events.iter().map(held).sum();
+    assert!(held <= 16 * bytes.len(), "{held} bytes held of {}", bytes.len());
+    let limits = transcript.limits();
+    let mut small = Transcript::new(
+        transcript.wire(),
+        transcript.sides(),
+        limits.payload(limits.payload.min(PAYLOAD_MOST)),
+    )
+    .expect("the limits were parsed");
+    small.events = transcript.events;
+    for wire in [Wire::Libcamera, Wire::Packet, Wire::Stream, Wire::VhostUser] {
+        if name(wire) == small.wire() {
+            drop(replayed(wire, &small));
+        }
+    }
+}
+
+fn held(event: &Event) -> usize {
+    let read = match &event.happened {
+        Happened::Block => 0,
+        Happened::Read(read) => read.bytes.capacity() + read.kinds().map(str::len).sum::<usize>(),
+    };
+    size_of::<Event>() + read
+}
+
+/// What a script's receiver meets, and what comes of it.
+pub fn record(script: &Script) -> (Outcome, Vec<log::Event>) {
+    match script.wire() {
+        Wire::Libcamera => record_as::<Libcamera>(script),
+        Wire::Packet => record_as::<Packet>(script),
+        Wire::Stream => record_as::<Stream>(script),
+        Wire::VhostUser => record_as::<VhostUser>(script),
+    }
+}
+
+fn record_as<P: Profile>(script: &Script) -> (Outcome, Vec<log::Event>) {
+    let cuts: Vec<usize> = script.cuts.iter().map(|cut| usize::from(*cut)).collect();
+    let mut kernel = Kernel::new(script.wire(), Ledger::default(), &cuts);
+    let batch = u16::from(script.batch % 20);
+    let receiver = Receiver::<P, Token>::new(script.limits()).expect("a script's limits are within range");
+    let (mut receiver, mut heard) = (receiver.batch(batch), Vec::new());
+    let mut now = Duration::from_secs(1);
+    for act in acts(script) {
+        match act {
+            Act::Send(sent) => kernel.send(sent),
+            Act::Close => kernel.close(),
+            Act::Wait(milliseconds) => now += Duration::from_millis(milliseconds.into()),
+            Act::Drain => while poll(&mut receiver, &mut heard) && read(&mut receiver, &mut kernel, now) {},
+        }
+    }
+    let fault = receiver.fault();
+    let verdict = match (&fault, receiver.state()) {
+        (Some(fault), _) => rule(fault),
+        (None, State::Ended) => "end",
+        (None, _) => "more",
+    };
+    (Outcome { heard, verdict, fault }, kernel.log)
+}
+
+/// Takes every message that is whole. `false` after a fault.
+fn poll<P: Profile>(receiver: &mut Receiver<P, Token>, heard: &mut Vec<Heard>) -> bool {
+    loop {
+        let mut message = match receiver.poll() {
+            Ok(Some(message)) => message,
+            Ok(None) => return true,
+            Err(_) => return false,
+        };
+        let descriptors = message.take_all().map(|token| token.id()).collect();
+        heard.push(Heard { head: *message.head(), payload: message.into_payload(), descriptors });
+    }
+}
+
+/// One read. `false` if nothing more can be read now.
+fn read<P: Profile>(receiver: &mut Receiver<P, Token>, kernel: &mut Kernel, now: Duration) -> bool {
+    let Ok(Some(hunks)) = receiver.windows() else { return false };
+    let filled = kernel.receive(now, hunks);
+    receiver.handle(now, filled);
+    if filled == 0 {
+        kernel.log.push(log::Event::Block(now));
+    }
+    filled > 0
+}
+
+/// A script's conversation as a transcript.
+pub fn of_script(script: &Script) -> Transcript {
+    of_log(script.wire(), script.limits(), &record(script).1)
+}

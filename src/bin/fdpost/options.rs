@@ -1,0 +1,108 @@
+//! Options that several subcommands share.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use fdpost::Limits;
+
+use crate::exit::{Failure, Outcome};
+
+/// The byte formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// libcamera's: two datagrams a message (a SOCK_DGRAM pair)
+    Libcamera,
+    /// This project's own: a header of 16 bytes and the payload (SOCK_SEQPACKET)
+    Packet,
+    /// libcamera's first: a header of 12 bytes, the payload, a marker (SOCK_STREAM)
+    Stream,
+    /// The classic two bytes with one descriptor, or an error text (any type of socket)
+    SendFd,
+}
+
+/// What to send back for each message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reply {
+    /// Nothing
+    #[default]
+    None,
+    /// The same payload and descriptors, with the same kind and correlation
+    Echo,
+    /// As echo, with the payload's bytes in reverse order
+    Reverse,
+}
+
+/// Which socket.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Socket {
+    /// Number of the descriptor: the small number under which whoever starts fdpost left a
+    /// connected AF_UNIX socket open for it (0 is its standard input)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    pub(crate) fd: i32,
+}
+
+/// Which wire.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Wire {
+    /// The byte format that both sides speak
+    #[arg(long, value_enum)]
+    pub(crate) profile: Profile,
+    /// Shake hands first (stream only): `send` begins with 0x1f, `serve` and `run` answer 0xf1,
+    /// within 500 ms
+    #[arg(long)]
+    pub(crate) handshake: bool,
+}
+
+impl Wire {
+    pub(crate) fn check(&self) -> Outcome {
+        if self.handshake && self.profile != Profile::Stream {
+            return Err(Failure::usage(
+                "only the wire stream has a handshake; leave --handshake out, or choose --profile stream",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// How to serve.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Serving {
+    /// What to send back for each message
+    #[arg(long, value_enum, default_value_t = Reply::None)]
+    pub(crate) reply: Reply,
+    /// Largest payload that is accepted; for send-fd, the longest error text
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::new().payload)]
+    pub(crate) max_payload: u32,
+    /// Descriptors that are accepted with one message, at most 253 (send-fd: always one)
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=253))]
+    pub(crate) max_descriptors: u8,
+    /// How long a message that has begun may take until it is whole
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    pub(crate) assembly_timeout: u64,
+    /// End when nothing came for so long; without it, wait for ever
+    #[arg(long, value_name = "MS")]
+    pub(crate) idle_timeout: Option<u64>,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+/// How to print.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Format {
+    /// Print one JSON object per line instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Serving {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits::new()
+            .payload(self.max_payload)
+            .descriptors(self.max_descriptors)
+            .assembly_timeout(Duration::from_millis(self.assembly_timeout))
+    }
+
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        self.idle_timeout.map(Duration::from_millis)
+    }
+}

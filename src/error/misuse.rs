@@ -1,0 +1,119 @@
+//! The caller's mistakes.
+
+/// A mistake of the caller's: harmless, and what was handed in comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// A message of no bytes and no descriptors, on a wire that cannot say so.
+    #[error("the {wire} wire has no message of no bytes and no descriptors")]
+    EmptyMessage {
+        /// The wire's name.
+        wire: &'static str,
+    },
+    /// A payload larger than the wire or the socket ever takes.
+    #[error("a payload of {bytes} bytes, at most {limit} can be sent")]
+    PayloadTooLarge {
+        /// Bytes of the payload.
+        bytes: u64,
+        /// The largest payload that fits.
+        limit: u64,
+    },
+    /// More descriptors than one message can carry.
+    #[error("{descriptors} descriptors, at most {limit} fit into one message")]
+    TooManyDescriptors {
+        /// Descriptors of the message.
+        descriptors: u64,
+        /// The most that the kernel or the wire takes.
+        limit: u64,
+    },
+    /// A message from which a descriptor was taken: sending it would renumber the rest.
+    #[error("descriptor {index} was taken out of the message")]
+    DescriptorTaken {
+        /// The descriptor's place.
+        index: u64,
+    },
+    /// A value in the message's head that the wire cannot carry.
+    #[error("the {wire} wire cannot carry {field} = {value:#x}")]
+    HeadUnsupported {
+        /// The wire's name.
+        wire: &'static str,
+        /// The field of `Head`.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+    },
+    /// A limit outside what has a meaning.
+    #[error("limit {limit} is {value}, it may be {least} to {most}")]
+    LimitOutOfRange {
+        /// The field of `Limits`.
+        limit: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least allowed.
+        least: u64,
+        /// The most allowed.
+        most: u64,
+    },
+    /// `windows` was called while `poll` still had input to look at.
+    #[error("windows() before poll() had seen all input")]
+    InputPending,
+    /// The sending direction was closed by an earlier error.
+    #[error("this direction was closed by an earlier error")]
+    DirectionClosed,
+    /// The descriptor is no `AF_UNIX` socket.
+    #[error("a socket of domain {domain} where AF_UNIX is needed")]
+    NotUnix {
+        /// SO_DOMAIN.
+        domain: i32,
+    },
+    /// The socket's type is not the wire's.
+    #[error("the {wire} wire needs a socket of type {expected}, this one is of type {found}")]
+    SocketType {
+        /// The wire's name.
+        wire: &'static str,
+        /// SO_TYPE needed.
+        expected: i32,
+        /// SO_TYPE found.
+        found: i32,
+    },
+    /// The socket listens.
+    #[error("the socket listens; hand over one that accept returned")]
+    Listening,
+    /// The socket has no peer, so that anyone may send to it and two senders would mix.
+    #[error("the socket is not connected to one peer")]
+    NotConnected,
+    /// An option of the socket takes room that descriptors need.
+    #[error("the socket has {option} on, which takes room that descriptors need")]
+    SocketOption {
+        /// The option's name.
+        option: &'static str,
+    },
+    /// A zero byte in an error text, where it would end the text.
+    #[error("byte {index} of the error text is zero, which would end it")]
+    ZeroInText {
+        /// Its place.
+        index: u64,
+    },
+    /// An error of status 0, which means "here is a descriptor".
+    #[error("status 0 is no error")]
+    StatusZero,
+    /// The socket does not say who sent a message: SO_PASSCRED is off.
+    #[error("SO_PASSCRED is off, so that nobody can tell who sends")]
+    NoCredentials,
+    /// A memfd without a seal that is needed before its bytes may be trusted to stay.
+    #[error("the memfd lacks seals: it has {found:#x}, {needed:#x} are needed")]
+    SealsMissing {
+        /// F_GET_SEALS.
+        found: u32,
+        /// Seals needed.
+        needed: u32,
+    },
+    /// A file smaller than was asked for.
+    #[error("the file has {found} bytes, {needed} are needed")]
+    FileTooSmall {
+        /// Bytes of the file.
+        found: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
+}
