@@ -43,7 +43,7 @@ fn wakes_receive<P: Wire>() {
         assert_eq!(ours.receive_by(soon()).unwrap_err(), Error::Closed);
         assert_eq!(ours.try_receive().unwrap_err(), Error::Closed);
     }
-    assert_eq!(returned(ours.try_send(Message::new(b"late"))).0, GONE);
+    assert_eq!(returned(ours.try_send(Message::new(b"late"))).0, Error::Closed);
     drop((ours, theirs));
     ledger.close();
 }
@@ -61,10 +61,10 @@ fn wakes_send<P: Wire>() {
     let thread = later(ours.closer());
     let SendError { error, messages } = ours.send_by(message(b"waits", files(1)), soon()).unwrap_err();
     woken(thread);
-    assert_eq!(error, GONE, "{}", P::NAME);
+    assert_eq!(error, Error::Closed, "{}", P::NAME);
     let last = messages.last().unwrap();
     assert_eq!((last.payload(), last.descriptor_count()), (&b"waits"[..], 1));
-    assert_eq!(returned(ours.send(Message::new(b"late"))).0, GONE);
+    assert_eq!(returned(ours.send(Message::new(b"late"))).0, Error::Closed);
     drop((ours, theirs, messages));
     ledger.close();
 }
@@ -135,7 +135,7 @@ fn races<P: Wire>() {
                 Err(failed) => break failed,
             }
         };
-        assert_eq!(failed.error, GONE, "{}", P::NAME);
+        assert_eq!(failed.error, Error::Closed, "{}", P::NAME);
         assert_eq!(driver::number(failed.messages.last().unwrap()), number);
         assert!(failed.messages.iter().all(|message| message.descriptor_count() == 1));
         thread.join().unwrap();
