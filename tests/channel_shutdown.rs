@@ -251,3 +251,14 @@ fn a_violation_shuts_the_socket_down_and_wakes_the_peer() {
     drop((ours, theirs, ours_too, theirs_too));
     ledger.close();
 }
+
+#[test] // P5; case 20: a datagram socket shows its shutdown in poll(2) alone
+fn a_receive_that_does_not_wait_sees_the_shutdown_too() {
+    let ledger = Ledger::open();
+    let (mut ours, theirs) = ends::<Libcamera>(limits());
+    ours.shutdown();
+    let passed = fdpost::Deadline::after(Duration::ZERO);
+    assert_eq!(ours.receive_by(passed).unwrap_err(), Error::Closed);
+    drop((ours, theirs));
+    ledger.close();
+}

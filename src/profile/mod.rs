@@ -28,6 +28,7 @@ pub use packet::Packet;
 
 /// How reads relate to messages, and so which type of socket a wire needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Framing {
     /// SOCK_DGRAM: each part is one datagram, and owns the descriptors that come with it.
     PartPerDatagram,
@@ -56,6 +57,7 @@ pub struct PacketCaps {
 
 /// What the bytes of a part are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Role {
     /// The wire's own: shown to [`Profile::next`], at most [`FRAME_MAX`] bytes.
     Frame,
@@ -65,6 +67,7 @@ pub enum Role {
 
 /// The descriptors that a part grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Grant {
     /// No descriptor belongs here.
     None,
@@ -114,6 +117,7 @@ impl Part {
 
 /// What follows a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Next {
     /// Another part of the same message. Payload parts follow each other in the payload.
     Part(Part),
@@ -186,6 +190,7 @@ impl Frame {
 
 /// Which part carries the descriptors of a message that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Carrier {
     /// The header.
     Header,

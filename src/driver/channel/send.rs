@@ -17,6 +17,7 @@ use crate::profile::{Framing, Profile};
 /// How a send ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a pending message needs flush_by, or a receive, to leave"]
+#[non_exhaustive]
 pub enum Sent {
     /// The kernel has all of it. That is not "delivered": the peer may never read it.
     Complete,

@@ -43,7 +43,7 @@ fn control_bits_32(bytes: &[u8]) -> u64 {
 fn bytes_of(next: Result<Next, fdpost::Violation>) -> u32 {
     match next {
         Ok(Next::Part(part)) => part.bytes,
-        Ok(Next::End) => 1,
+        Ok(_) => 1,
         Err(_) => 2,
     }
 }
