@@ -6,7 +6,7 @@ mod driver;
 mod support;
 
 use driver::{Wire, after, ends, message, soon, twin};
-use fdpost::{Channel, Error, Libcamera, Limits, Message, Packet, Profile, SendError, Sent, Violation};
+use fdpost::{Channel, Error, Libcamera, Limits, Message, Packet, Profile, SendError, Violation};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
