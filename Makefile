@@ -26,10 +26,8 @@ demo: ## two processes exchange pictures in memfds, then a hostile one is refuse
 	cargo run --locked --quiet --features cli --bin fdpost -- demo
 
 demo-libcamera: ## drive libcamera's packaged worker (installed when root and absent)
-	@if ! ls /usr/lib/*/libcamera/*ipa_vimc.so /usr/lib/*/libcamera/ipa/*ipa_vimc.so >/dev/null 2>&1; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get install -y libcamera-ipa || { apt-get update && apt-get install -y libcamera-ipa; } || true; \
-	  fi; fi
+	@if ! compgen -G '/usr/lib*/*/libcamera/*ipa_proxy' >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get install -y libcamera-ipa || { apt-get update && apt-get install -y libcamera-ipa; } || true; fi
 	cargo run --locked --quiet --example libcamera_worker
 
 test: ## unit, integration, doc and property tests, and the corpus replayed

@@ -160,7 +160,7 @@ pub enum Violation {
     /// Bytes that end without a status, or go on behind it.
     #[error("{bytes} bytes with {zeros} zero bytes, where a zero byte and one status byte are the end")]
     Status {
-        /// Bytes that came.
+        /// Bytes that came; more than the limit on the text and 2, read "at least".
         bytes: u64,
         /// Zero bytes among them.
         zeros: u64,

@@ -91,9 +91,9 @@ impl<F> Message<F> {
         self.descriptors.get_mut(index)?.take()
     }
 
-    /// Takes all descriptors that are left, in order. Dropping the iterator closes the rest.
+    /// Takes all descriptors that are left, in order. What the iterator did not come to stays.
     pub fn take_all(&mut self) -> impl Iterator<Item = F> + use<'_, F> {
-        self.descriptors.drain(..).flatten()
+        self.descriptors.iter_mut().filter_map(Option::take)
     }
 
     /// Empties the message, closing what was not taken, and keeps its memory.

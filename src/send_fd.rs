@@ -71,7 +71,7 @@ pub fn parse(packet: &[u8], limit: usize) -> Result<Reply<'_>, Violation> {
     match scan(packet, limit)? {
         Scan::Whole { reply, used } if used == packet.len() => Ok(reply),
         _ => {
-            let zeros = packet.iter().filter(|byte| **byte == 0).count() as u64;
+            let zeros = packet.iter().fold(0, |zeros: u64, byte| zeros.saturating_add(u64::from(*byte == 0)));
             Err(Violation::Status { bytes: packet.len() as u64, zeros })
         }
     }

@@ -164,3 +164,35 @@ fn no_descriptor_is_handed_out_below_three() {
     above_the_standard_ones::<Libcamera>();
     above_the_standard_ones::<Packet>();
 }
+
+/// Three frames with a descriptor each in one packet, received with 0 closed and `free` more: the
+/// first descriptor lands on 0 and has to be moved.
+fn frames_with_zero_closed(free: rlim_t) -> Result<(Vec<u8>, PathBuf), Error> {
+    let (mut ours, theirs) = Channel::<Packet>::pair(Limits::new().descriptors(1)).unwrap();
+    let sent = files(3);
+    let bytes: Vec<u8> =
+        (0..3).flat_map(|number| [&support::packet_header(1, 1)[..], &[number]].concat()).collect();
+    support::raw_send(&theirs, &bytes, &sent);
+    let saved = nix::fcntl::fcntl(borrowed(0), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(100)).unwrap();
+    let saved = owned(saved);
+    let room = Room::of(free);
+    nix::unistd::close(0).unwrap();
+    let came = ours.receive_by(soon());
+    nix::unistd::dup2_stdin(&saved).unwrap();
+    drop(room);
+    came.map(|mut message| (message.payload().to_vec(), identity(&message.take(0).unwrap())))
+}
+
+#[test] // P1, P2; cases 40, 42: a descriptor that is lost must not be replaced by its neighbour
+fn a_lost_descriptor_does_not_shift_the_others() {
+    let name = "a_lost_descriptor_does_not_shift_the_others";
+    if child_value().is_none() {
+        return assert_child(&child(name, "yes"));
+    }
+    let ledger = Ledger::open();
+    // All three are installed, on 0 and two more; then nothing is left to move the first one to.
+    let lost = Exhausted::DescriptorsLost { declared: 1, received: 0 };
+    assert_eq!(frames_with_zero_closed(2), Err(Error::Exhausted(lost)));
+    assert!(frames_with_zero_closed(3).is_ok_and(|(payload, _)| payload == [0]));
+    ledger.close();
+}

@@ -43,7 +43,7 @@ fn wakes_receive<P: Wire>() {
         assert_eq!(ours.receive_by(soon()).unwrap_err(), Error::Closed);
         assert_eq!(ours.try_receive().unwrap_err(), Error::Closed);
     }
-    assert_eq!(returned(ours.try_send(Message::new(b"late"))).0, GONE);
+    assert_eq!(returned(ours.try_send(Message::new(b"late"))).0, Error::Closed);
     drop((ours, theirs));
     ledger.close();
 }
@@ -61,10 +61,10 @@ fn wakes_send<P: Wire>() {
     let thread = later(ours.closer());
     let SendError { error, messages } = ours.send_by(message(b"waits", files(1)), soon()).unwrap_err();
     woken(thread);
-    assert_eq!(error, GONE, "{}", P::NAME);
+    assert_eq!(error, Error::Closed, "{}", P::NAME);
     let last = messages.last().unwrap();
     assert_eq!((last.payload(), last.descriptor_count()), (&b"waits"[..], 1));
-    assert_eq!(returned(ours.send(Message::new(b"late"))).0, GONE);
+    assert_eq!(returned(ours.send(Message::new(b"late"))).0, Error::Closed);
     drop((ours, theirs, messages));
     ledger.close();
 }
@@ -135,7 +135,7 @@ fn races<P: Wire>() {
                 Err(failed) => break failed,
             }
         };
-        assert_eq!(failed.error, GONE, "{}", P::NAME);
+        assert_eq!(failed.error, Error::Closed, "{}", P::NAME);
         assert_eq!(driver::number(failed.messages.last().unwrap()), number);
         assert!(failed.messages.iter().all(|message| message.descriptor_count() == 1));
         thread.join().unwrap();
@@ -249,5 +249,16 @@ fn a_violation_shuts_the_socket_down_and_wakes_the_peer() {
     both_ways(&mut ours_too);
     assert_eq!(returned(theirs_too.try_send(Message::new(b"more"))).0, GONE);
     drop((ours, theirs, ours_too, theirs_too));
+    ledger.close();
+}
+
+#[test] // P5; case 20: a datagram socket shows its shutdown in poll(2) alone
+fn a_receive_that_does_not_wait_sees_the_shutdown_too() {
+    let ledger = Ledger::open();
+    let (mut ours, theirs) = ends::<Libcamera>(limits());
+    ours.shutdown();
+    let passed = fdpost::Deadline::after(Duration::ZERO);
+    assert_eq!(ours.receive_by(passed).unwrap_err(), Error::Closed);
+    drop((ours, theirs));
     ledger.close();
 }

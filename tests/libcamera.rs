@@ -180,3 +180,13 @@ fn lc_9_a_header_and_then_silence() {
     drop(channel);
     ledger.close();
 }
+
+#[test] // P4
+fn lc_10_a_payload_beyond_4_mib() {
+    const MOST: u32 = 4 * 1024 * 1024;
+    let limits = Limits::new().payload(u32::MAX);
+    let expected = Violation::PayloadTooLarge { declared: u64::from(MOST) + 1, limit: MOST.into() };
+    assert_refused::<Libcamera>(limits, &[(&header(MOST + 1, 0), 0)], 0, expected);
+    let expected = Violation::PayloadLength { declared: MOST.into(), received: 1 };
+    assert_refused::<Libcamera>(limits, &[(&header(MOST, 0), 0), (b"x", 0)], 0, expected);
+}

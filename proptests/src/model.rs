@@ -1,6 +1,5 @@
 //! The reference model: what `docs/PROTOCOL.md` says, and the head of [`crate::wires`]. Slow and
 //! obvious: it starts again from the first read every time, and takes streams byte by byte.
-
 use crate::log::{Event, Heard, Judgement, Read, Wire};
 use fdpost::{Head, Limits};
 use std::time::Duration;
@@ -128,7 +127,8 @@ impl Model<'_> {
                 Wire::Stream => (native(0), 0, native(4) as usize, bytes[8].into()),
                 _ => (native(0), native(4), native(8) as usize, 0),
             };
-            check(self.wire != Wire::Libcamera || half.size + half.count > 0, "empty-message")?; // LC-3
+            let legal = self.wire != Wire::Libcamera || half.size > 0 || half.count > 0;
+            check(legal, "empty-message")?; // LC-3
             check(half.size <= self.limits.payload as usize, "payload-too-large")?; // CO-1
         } else if self.part(&half).1 > 0 {
             check(half.descriptors.len() == half.count, "descriptor-count")?; // CO-8

@@ -136,6 +136,13 @@ impl<P: Profile> Channel<P> {
         self.observer = Some(Box::new(observer));
     }
 
+    /// Reads up to `hunks` datagrams or packets in one system call (at most 16), as far as the
+    /// limits on what may be held allow. Without it, one: less memory, and no worse for
+    /// messages that come alone.
+    pub fn set_batch(&mut self, hunks: u16) {
+        self.receiver.set_batch(hunks);
+    }
+
     /// Wakes every call that waits on this channel; what is queued is still delivered, then
     /// [`Error::Closed`]. From another thread: [`closer`](Self::closer).
     pub fn shutdown(&self) {

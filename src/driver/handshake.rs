@@ -44,11 +44,15 @@ impl Channel<Stream> {
     }
 
     fn expect(&mut self, expected: u8, deadline: Deadline) -> Result<(), Error> {
+        if let Some(error) = self.ended() {
+            return Err(error);
+        }
         let bytes = match self.receive_by(deadline) {
             Ok(message) if handshake(&message, expected) => return Ok(()),
             Ok(message) => message.payload().len() as u64,
+            // Our own shutdown is nobody's fault.
+            Err(Error::Closed) if self.was_shut_down() => return Err(Error::Closed),
             // A first message that breaks a rule of the wire is as little the one expected.
-            Err(Error::Violation(violation @ Violation::Handshake { .. })) => return Err(violation.into()),
             Err(Error::TimedOut | Error::Closed | Error::Violation(_)) => 0,
             Err(error) => return Err(error),
         };

@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::error::Error;
-use super::sys::Mapping;
+use super::sys::{self, Mapping};
 
 /// Making and mapping sealed memfds.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,7 @@ impl Memfd {
         let name = CString::new(name).unwrap_or_default();
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         let memfd = memfd_create(name.as_c_str(), flags).map_err(|errno| Error::io("memfd_create", errno))?;
+        let memfd = sys::raised(memfd).map_err(|errno| Error::io("fcntl", errno))?;
         let mut file = File::from(memfd);
         file.write_all(bytes)
             .map_err(|error| Error::Io { call: "write", errno: error.raw_os_error().unwrap_or(0) })?;
@@ -38,10 +39,12 @@ impl Memfd {
 
     /// Maps the first `length` bytes of a memfd, read-only, once it is certain that they stay: it
     /// is sealed against shrinking and writing, and large enough. So no peer can raise SIGBUS
-    /// here or change what was checked.
+    /// here or change what was checked. Reading holes of the file takes memory on the reader's
+    /// account, so map no more than you would allocate.
     ///
     /// # Errors
     /// [`Misuse::SealsMissing`](crate::Misuse::SealsMissing),
+    /// [`Misuse::HugePages`](crate::Misuse::HugePages),
     /// [`Misuse::FileTooSmall`](crate::Misuse::FileTooSmall) (also for a `length` of 0), and
     /// [`Error::Io`], with EINVAL for what is no memfd.
     pub fn map(memfd: impl AsFd, length: usize) -> Result<Mapped, Error> {

@@ -303,7 +303,13 @@ fn send(
             Err(Errno::EAGAIN) => {
                 wait(socket, PollFlags::POLLOUT, Deadline::NEVER)?;
             }
-            Err(errno) => return Err(Error::of_send(errno)),
+            Err(errno) => {
+                if gone > 0 {
+                    // Half a message is out: whatever came next would be misread.
+                    socket::shut(socket);
+                }
+                return Err(Error::of_send(errno));
+            }
         }
     }
     Ok(())

@@ -25,6 +25,9 @@ const CROWDING: [(&str, i32); 6] = [
     ("SO_TIMESTAMP_NEW", 63),
 ];
 
+/// SO_INQ (Linux 6.18), on streams: bytes left to be read, as one more control message.
+const SO_INQ: i32 = 84;
+
 /// SO_PASSPIDFD (Linux 6.5).
 const SO_PASSPIDFD: i32 = 76;
 
@@ -73,8 +76,10 @@ pub(super) fn shut(socket: BorrowedFd<'_>) {
 
 /// Two connected sockets of the wire's type.
 pub(super) fn pair<P: Profile>() -> Result<(OwnedFd, OwnedFd), Error> {
-    socketpair(AddressFamily::Unix, socket_type::<P>(), None, SockFlag::SOCK_CLOEXEC)
-        .map_err(|errno| Error::io("socketpair", errno))
+    let (ours, theirs) = socketpair(AddressFamily::Unix, socket_type::<P>(), None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|errno| Error::io("socketpair", errno))?;
+    let raised = |socket| sys::raised(socket).map_err(|errno| Error::io("fcntl", errno));
+    Ok((raised(ours)?, raised(theirs)?))
 }
 
 /// Refuses a socket that cannot carry the wire; makes it close-on-exec.
@@ -99,6 +104,10 @@ pub(super) fn check<P: Profile>(socket: &OwnedFd) -> Result<(), Error> {
         if is_on(socket.as_fd(), name)? {
             return Err(Misuse::SocketOption { option }.into());
         }
+    }
+    if matches!(P::FRAMING, Framing::Stream { .. }) {
+        // This one cannot be asked for, only set; a kernel without it says so, which is as well.
+        let _unknown = sys::switch_off(socket.as_fd(), SO_INQ);
     }
     fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|errno| Error::io("fcntl", errno))?;
     Ok(())

@@ -18,9 +18,10 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::sys::stat::fstat;
+use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
 use super::error::Error;
-use crate::error::Misuse;
+use crate::error::{Malformed, Misuse};
 use crate::machine::{Hunk, Transmit};
 use crate::profile::Framing;
 use crate::wire::control::{self, Item, Layout};
@@ -170,18 +171,28 @@ fn size(length: impl TryInto<usize>) -> usize {
 
 /// Adopts every descriptor that `control` names. Nothing here allocates.
 fn own(hunk: &mut Hunk<OwnedFd>, control: &[u8]) {
+    let mut lost = false;
     for item in control::items(control, Layout::NATIVE) {
         match item {
             Item::Descriptor(descriptor) => match adopt(descriptor) {
-                Some(owned) => hunk.adopt(owned),
-                // It was installed and could not be kept: lost to our own limits.
-                None => hunk.set_control_cut(),
+                Some(owned) if !lost => hunk.adopt(owned),
+                // Installed and not to be kept: lost to our own limits. What comes behind it goes
+                // too, as when the kernel stops: the next one would take its place (P1).
+                _ => {
+                    lost = true;
+                    hunk.set_control_cut();
+                }
             },
             // Asked for by the socket's option and by no wire: closed.
             Item::Pidfd(pidfd) if pidfd >= 0 => drop(adopt(pidfd)),
             Item::Pidfd(_) => {}
             Item::Credentials(credentials) => hunk.set_credentials(credentials),
             Item::Unknown { level, kind } => hunk.set_unknown(level, kind),
+            // What SO_RIGHTS_NOTRUNC puts in the place of a descriptor that did not fit.
+            Item::Malformed(Malformed::NegativeDescriptor { .. }) => {
+                lost = true;
+                hunk.set_control_cut();
+            }
             Item::Malformed(malformed) => hunk.set_malformed(malformed),
         }
     }
@@ -193,12 +204,17 @@ fn adopt(descriptor: RawFd) -> Option<OwnedFd> {
     // SAFETY: recvmsg just installed it in this process and named it once, in a control message
     // that is walked once: nobody else owns it.
     let owned = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    if descriptor >= FIRST_SAFE {
-        return Some(owned);
+    raised(owned).ok()
+}
+
+/// Moves a descriptor above the standard ones, where it is not already.
+pub(super) fn raised(owned: OwnedFd) -> Result<OwnedFd, Errno> {
+    if owned.as_raw_fd() >= FIRST_SAFE {
+        return Ok(owned);
     }
-    let moved = fcntl(&owned, FcntlArg::F_DUPFD_CLOEXEC(FIRST_SAFE)).ok()?;
+    let moved = fcntl(&owned, FcntlArg::F_DUPFD_CLOEXEC(FIRST_SAFE))?;
     // SAFETY: F_DUPFD_CLOEXEC returned a new descriptor.
-    Some(unsafe { OwnedFd::from_raw_fd(moved) })
+    Ok(unsafe { OwnedFd::from_raw_fd(moved) })
 }
 
 /// A descriptor that whoever started this process left open for it, known by its number alone: as
@@ -307,6 +323,15 @@ pub(super) fn socket_option(socket: BorrowedFd<'_>, name: i32) -> Result<i32, Er
     Ok(value[0])
 }
 
+/// Switches an option of level SOL_SOCKET off.
+pub(super) fn switch_off(socket: BorrowedFd<'_>, name: i32) -> Result<(), Errno> {
+    let (value, length) = (0_i32, size_of::<i32>() as libc::socklen_t);
+    let pointer = (&raw const value).cast();
+    // SAFETY: the pointer is to `length` bytes, alive during the call.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, pointer, length) };
+    Errno::result(result).map(drop)
+}
+
 /// Whether getpeername(2) knows a peer.
 pub(super) fn is_connected(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
     // SAFETY: all zeros is a valid `sockaddr_storage`.
@@ -344,6 +369,11 @@ impl Mapping {
         if !SealFlag::from_bits_truncate(found).contains(needed) {
             let (found, needed) = (found.unsigned_abs(), needed.bits().unsigned_abs());
             return Err(Misuse::SealsMissing { found, needed }.into());
+        }
+        // Huge pages are mapped and unmapped in other units, and taken from a pool that is not ours.
+        let kind = fstatfs(file).map_err(|errno| Error::io("fstatfs", errno))?.filesystem_type();
+        if kind == HUGETLBFS_MAGIC {
+            return Err(Misuse::HugePages.into());
         }
         let size = fstat(file).map_err(|errno| Error::io("fstat", errno))?.st_size;
         let found = u64::try_from(size).unwrap_or(0);

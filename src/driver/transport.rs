@@ -51,8 +51,10 @@ pub trait Transport: AsFd + Send {
     /// # Errors
     /// As [`Channel::flush_by`].
     fn flush_by(&mut self, deadline: Deadline) -> Result<(), SendError>;
-    /// A part of a message waits for room.
+    /// A part of a message waits for room: wait until the socket is writable.
     fn wants_write(&self) -> bool;
+    /// A part of a message waits, for room or for time.
+    fn has_pending(&self) -> bool;
     /// Waits for the next message, for ever if need be.
     ///
     /// # Errors
@@ -108,6 +110,10 @@ impl<P: Profile<Declared: Send>> Transport for Channel<P> {
 
     fn wants_write(&self) -> bool {
         Self::wants_write(self)
+    }
+
+    fn has_pending(&self) -> bool {
+        Self::has_pending(self)
     }
 
     fn receive(&mut self) -> Result<Message<OwnedFd>, Error> {

@@ -1,6 +1,6 @@
 //! The caller's mistakes.
 
-/// A mistake of the caller's: harmless, and what was handed in comes back.
+/// A mistake of the caller's: harmless. A message that was handed in comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Misuse {
@@ -108,6 +108,9 @@ pub enum Misuse {
         /// Seals needed.
         needed: u32,
     },
+    /// A memfd of huge pages (MFD_HUGETLB).
+    #[error("the memfd is of huge pages, which are not mapped")]
+    HugePages,
     /// A file smaller than was asked for.
     #[error("the file has {found} bytes, {needed} are needed")]
     FileTooSmall {

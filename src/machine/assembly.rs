@@ -22,6 +22,8 @@ pub(super) struct Assembly<P: Profile, F> {
     declared: P::Declared,
     pub(super) payload: Vec<u8>,
     pub(super) descriptors: Vec<Option<F>>,
+    /// Descriptors that earlier parts of the message brought.
+    brought: usize,
     /// Bytes of all parts named so far.
     named: u64,
     /// A part is whole, and another one is awaited.
@@ -38,6 +40,7 @@ impl<P: Profile, F> Assembly<P, F> {
             declared: P::Declared::default(),
             payload: Vec::new(),
             descriptors: Vec::new(),
+            brought: 0,
             named: P::FIRST.bytes.into(),
             continued: false,
             begun: Duration::ZERO,
@@ -47,6 +50,11 @@ impl<P: Profile, F> Assembly<P, F> {
     /// Bytes of the part that are still to come.
     pub(super) fn needed(&self) -> usize {
         self.part.bytes.saturating_sub(self.gathered) as usize
+    }
+
+    /// Descriptors of the part awaited that came.
+    pub(super) fn came(&self) -> usize {
+        self.descriptors.len().saturating_sub(self.brought)
     }
 
     /// No byte of a message came.
@@ -101,7 +109,7 @@ impl<P: Profile, F> Assembly<P, F> {
     /// ends the message.
     pub(super) fn complete(&mut self, limits: &Limits) -> Result<Option<()>, Fault> {
         if let Grant::Exactly(declared) = self.part.grant {
-            let received = count32(self.descriptors.len());
+            let received = count32(self.came());
             if received != u32::from(declared) {
                 return Err(Violation::DescriptorCount { declared: declared.into(), received }.into());
             }
@@ -132,7 +140,8 @@ impl<P: Profile, F> Assembly<P, F> {
         if declared > limit {
             return Err(Violation::PayloadTooLarge { declared, limit });
         }
-        part.grant = admitted(part.grant, limits)?;
+        part.grant = admitted(part.grant, self.descriptors.len(), limits)?;
+        self.brought = self.descriptors.len();
         self.named = self.named.saturating_add(part.bytes.into());
         self.part = part;
         self.gathered = 0;
@@ -149,6 +158,7 @@ impl<P: Profile, F> Assembly<P, F> {
         bound(&mut self.descriptors, usize::from(limits.descriptors));
         self.part = first::<P>(limits);
         self.gathered = 0;
+        self.brought = 0;
         self.declared = P::Declared::default();
         self.named = P::FIRST.bytes.into();
         self.continued = false;
@@ -166,13 +176,15 @@ fn first<P: Profile>(limits: &Limits) -> Part {
 }
 
 /// A grant within the limits: a number declared is refused, a mere upper bound lowered.
-fn admitted(grant: Grant, limits: &Limits) -> Result<Grant, Violation> {
+fn admitted(grant: Grant, before: usize, limits: &Limits) -> Result<Grant, Violation> {
+    let left = limits.descriptors.saturating_sub(u8::try_from(before).unwrap_or(u8::MAX));
     match grant {
-        Grant::Exactly(declared) if declared > limits.descriptors => {
-            let (declared, limit) = (declared.into(), limits.descriptors.into());
+        Grant::Exactly(declared) if declared > left => {
+            let (declared, limit) =
+                (count32(before).saturating_add(declared.into()), limits.descriptors.into());
             Err(Violation::TooManyDescriptors { declared, limit })
         }
-        grant => Ok(capped(grant, limits)),
+        grant => Ok(capped(grant, &limits.descriptors(left))),
     }
 }
 

@@ -173,11 +173,12 @@ fn within_pool(declared: u32, caps: PacketCaps) -> Result<(), Violation> {
 
 /// How many descriptors of the packet's pool a part takes.
 fn claim<F>(hunk: &Hunk<F>, at: &Position, grant: Grant, caps: PacketCaps) -> Result<usize, Fault> {
+    let pool = hunk.descriptors.len();
     let most = usize::from(grant.most());
     if at.messages > 1 {
-        within_pool(at.claimed.saturating_add(grant.most().into()), caps)?;
+        let claims = if matches!(grant, Grant::Exactly(_)) { most } else { most.min(pool) };
+        within_pool(at.claimed.saturating_add(count32(claims)), caps)?;
     }
-    let pool = hunk.descriptors.len();
     match grant {
         Grant::Exactly(declared) if most > pool => {
             let (declared, received) = (u32::from(declared), count32(pool));
@@ -246,7 +247,7 @@ fn stream<P: Profile, F>(
 /// Whether the part takes the descriptors of this read, and whether all of them came.
 fn granted<P: Profile, F>(assembly: &Assembly<P, F>, hunk: &Hunk<F>) -> Result<(), Fault> {
     let came = hunk.descriptors.len();
-    let received = count32(assembly.descriptors.len().saturating_add(came));
+    let received = count32(assembly.came().saturating_add(came));
     let declared = u32::from(assembly.part.grant.most());
     if came > 0 && declared == 0 {
         return Err(Violation::DescriptorUnexpected { received: count32(came) }.into());

@@ -88,8 +88,13 @@ impl<P: Profile, F> Receiver<P, F> {
     /// held allow. Streams always read one hunk.
     #[must_use]
     pub fn batch(mut self, hunks: u16) -> Self {
-        self.batch = hunks.max(1);
+        self.set_batch(hunks);
         self
+    }
+
+    /// As [`batch`](Self::batch), from the next [`windows`](Self::windows) on.
+    pub fn set_batch(&mut self, hunks: u16) {
+        self.batch = hunks.max(1);
     }
 
     /// The state.
@@ -191,8 +196,8 @@ impl<P: Profile, F> Receiver<P, F> {
     /// The first `filled` hunks of [`windows`](Self::windows) were filled at `now`, a duration
     /// since any fixed moment; 0 = "would block".
     pub fn handle(&mut self, now: Duration, filled: usize) {
-        if self.next < self.filled {
-            return; // windows() lent nothing, so nothing can have been filled
+        if self.next < self.filled || (filled > 0 && self.lent == 0) {
+            return; // nothing was lent, so nothing can have been filled
         }
         let filled = filled.min(mem::take(&mut self.lent));
         self.next = 0;
@@ -296,6 +301,10 @@ impl<P: Profile, F> Receiver<P, F> {
     /// Prepares the hunks; says how many.
     fn lend(&mut self) -> Result<usize, Exhausted> {
         let (count, slot, room) = Self::slots(&self.limits, self.batch);
+        if self.hunks.len() > count {
+            self.hunks.truncate(count);
+            self.hunks.shrink_to_fit();
+        }
         let missing = count.saturating_sub(self.hunks.len());
         reserve(&mut self.hunks, missing)?;
         self.hunks.extend((0..missing).map(|_| Hunk::new()));

@@ -96,6 +96,7 @@ impl<'a, F> Transmit<'a, F> {
 
 /// Why the kernel did not take what was transmitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Failure {
     /// Not now: wait until the socket is writable.
     WouldBlock,
@@ -110,6 +111,7 @@ pub enum Failure {
 
 /// What follows from a [`Failure`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Outcome<F> {
     /// Everything is kept; transmit again when the socket is writable.
     Wait,

@@ -28,6 +28,8 @@ impl Profile for Libcamera {
     const NAME: &'static str = "libcamera";
     const FRAMING: Framing = Framing::PartPerDatagram;
     const FIRST: Part = Part { role: Role::Frame, bytes: HEADER, grant: Grant::None };
+    // No larger datagram passes a kernel with 4 KiB pages (net/core/sock.c), so none is awaited.
+    const PAYLOAD_MOST: u32 = 4 * 1024 * 1024;
 
     type Declared = Declared;
 

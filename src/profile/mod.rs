@@ -2,7 +2,7 @@
 //!
 //! A profile knows no socket, no limit and no buffer. It names the first part of a message and,
 //! from what it has seen, the next one or the end; [`machine`](crate::machine) does the rest, so
-//! a wire of your own is one `impl` of [`Profile`] (see `tests/support/wires.rs` for two).
+//! a wire of your own is one `impl` of [`Profile`] (see `examples/vhost_user.rs`).
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(test),
@@ -30,6 +30,7 @@ pub use stream::Stream;
 
 /// How reads relate to messages, and so which type of socket a wire needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Framing {
     /// SOCK_DGRAM: each part is one datagram, and owns the descriptors that come with it.
     PartPerDatagram,
@@ -58,6 +59,7 @@ pub struct PacketCaps {
 
 /// What the bytes of a part are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Role {
     /// The wire's own: shown to [`Profile::next`], at most [`FRAME_MAX`] bytes.
     Frame,
@@ -67,6 +69,7 @@ pub enum Role {
 
 /// The descriptors that a part grants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Grant {
     /// No descriptor belongs here.
     None,
@@ -116,6 +119,7 @@ impl Part {
 
 /// What follows a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Next {
     /// Another part of the same message. Payload parts follow each other in the payload.
     Part(Part),
@@ -188,6 +192,7 @@ impl Frame {
 
 /// Which part carries the descriptors of a message that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Carrier {
     /// The header.
     Header,

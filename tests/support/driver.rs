@@ -63,7 +63,7 @@ pub fn fill_until_pending<P: Profile>(
             payload.resize(if number == 0 { first } else { 4 }, 0);
             match send(ours, Message::new(payload)) {
                 Ok(Sent::Complete) => {}
-                Ok(Sent::Pending) => return number,
+                Ok(_) => return number,
                 Err(_) => break,
             }
         }
@@ -84,7 +84,7 @@ pub fn fill<P: Profile>(channel: &mut Channel<P>) -> u32 {
     loop {
         match channel.try_send(Message::new([7; 1000])) {
             Ok(Sent::Complete) => count += 1,
-            Ok(Sent::Pending) => return count,
+            Ok(_) => return count,
             Err(SendError { error: Error::WouldBlock, .. }) => return count,
             Err(error) => panic!("{error:?}"),
         }
@@ -131,13 +131,14 @@ impl Storm {
         // SAFETY: the handler does one atomic addition, which is async-signal-safe.
         unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
         // SAFETY: has no preconditions.
-        let target = unsafe { libc::pthread_self() };
+        // As a number: musl makes it a pointer, which is not Send.
+        let target = unsafe { libc::pthread_self() } as usize;
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
         let thread = std::thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
                 // SAFETY: the target thread lives: it owns the `Storm`, whose drop joins this.
-                unsafe { libc::pthread_kill(target, libc::SIGUSR1) };
+                unsafe { libc::pthread_kill(target as _, libc::SIGUSR1) };
                 std::thread::sleep(Duration::from_micros(micros));
             }
         });

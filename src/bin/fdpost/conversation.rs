@@ -161,7 +161,7 @@ impl Conversation {
             Self::Messages(transport) => match transport.send_by(message, until)? {
                 Sent::Complete => Ok(()),
                 // Its rest would be lost with this process.
-                Sent::Pending => Err(Error::TimedOut),
+                _ => Err(Error::TimedOut),
             },
             Self::SendFd { socket, .. } => {
                 let descriptor = message.descriptor(0).ok_or(Misuse::EmptyMessage { wire: "send_fd" })?;

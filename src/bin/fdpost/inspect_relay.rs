@@ -123,12 +123,12 @@ impl Relay {
                 Err(error) => self.refused(direction, error, tell),
             };
         }
-        if to.wants_write() {
+        if to.has_pending() {
             return match to.flush_by(Deadline::at(self.epoch)) {
                 Ok(()) => Ok(Ok(true)),
                 Err(SendError { error: Error::TimedOut, .. }) => {
                     // A time of its own: it backs off, and "writable" would wake us at once.
-                    lane.pressed = to.timeout().is_some();
+                    lane.pressed = !to.wants_write();
                     Ok(Ok(false))
                 }
                 Err(error) => self.refused(direction, error, tell),
@@ -220,11 +220,11 @@ impl Relay {
             let (side, other) = (&self.sides[direction as usize], &self.sides[direction.reverse() as usize]);
             let (out, inn) = (&self.lanes[direction as usize], &self.lanes[direction.reverse() as usize]);
             let mut events = PollFlags::empty();
-            if out.state == Flow::Open && out.held.is_none() && !other.wants_write() {
+            if out.state == Flow::Open && out.held.is_none() && !other.has_pending() {
                 events |= PollFlags::POLLIN;
                 earlier(side.timeout());
             }
-            if inn.state != Flow::Over && (inn.held.is_some() || side.wants_write()) {
+            if inn.state != Flow::Over && (inn.held.is_some() || side.has_pending()) {
                 if inn.pressed {
                     earlier(Some(PRESSURE));
                 } else {

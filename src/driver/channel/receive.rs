@@ -75,10 +75,10 @@ impl<P: Profile> Channel<P> {
                 continue;
             }
             match deadline {
-                None if self.hung_up || !self.has_hung_up()? => return Err(Error::WouldBlock),
-                None => self.hung_up = true,
-                Some(deadline) if deadline.has_passed() => return Err(Error::TimedOut),
-                Some(deadline) => self.wait_to_receive(deadline)?,
+                Some(deadline) if !deadline.has_passed() => self.wait_to_receive(deadline)?,
+                _ if !self.hung_up && self.has_hung_up()? => self.hung_up = true,
+                Some(_) => return Err(Error::TimedOut),
+                None => return Err(Error::WouldBlock),
             }
         }
     }
@@ -117,9 +117,10 @@ impl<P: Profile> Channel<P> {
                 // "Would block" may just have made a message overdue: that is news for poll.
                 return Ok(self.receiver.fault().is_some());
             }
-            // The peer closed without having read all that we sent. The kernel reports it once,
-            // on SEQPACKET even before what the peer had sent: which is still there to be read.
-            Err(Errno::ECONNRESET) => {}
+            // The peer closed without having read all that we sent, or on a datagram socket
+            // connected elsewhere. The kernel says so once, on SEQPACKET even before what the peer
+            // had sent: which is still there to be read.
+            Err(Errno::ECONNRESET) => self.hung_up = true,
             Err(errno) => return Err(Error::io("recvmsg", errno)),
         }
         Ok(true)
@@ -128,7 +129,7 @@ impl<P: Profile> Channel<P> {
     /// Waits for something to read, sending meanwhile what is pending.
     fn wait_to_receive(&mut self, deadline: Deadline) -> Result<(), Error> {
         let mut events = PollFlags::POLLIN | RDHUP;
-        if self.wants_write() && self.sender.deadline().is_none() {
+        if self.wants_write() {
             events |= PollFlags::POLLOUT;
         }
         let until = self.timeout().map_or(Deadline::NEVER, Deadline::after).min(deadline);
@@ -165,9 +166,19 @@ impl<P: Profile> Channel<P> {
             None => {}
         }
         // A message that our own shutdown cut off is not the peer's fault.
-        let cut_off = matches!(fault, Fault::Violation(Violation::PayloadMissing { .. }))
-            && self.socket.shut.load(Ordering::SeqCst);
+        let cut_off =
+            matches!(fault, Fault::Violation(Violation::PayloadMissing { .. })) && self.was_shut_down();
         self.end_with(if cut_off { Error::Closed } else { fault.into() })
+    }
+
+    /// The final answer, if there is one.
+    pub(in crate::driver) const fn ended(&self) -> Option<Error> {
+        self.condemned
+    }
+
+    /// Whether this side shut the socket down.
+    pub(in crate::driver) fn was_shut_down(&self) -> bool {
+        self.socket.shut.load(Ordering::SeqCst)
     }
 
     /// Ends the conversation: from now on `error` is the answer to everything.

@@ -16,6 +16,7 @@ use crate::profile::{Framing, Profile};
 /// How a send ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a pending message needs flush_by, or a receive, to leave"]
+#[non_exhaustive]
 pub enum Sent {
     /// The kernel has all of it. That is not "delivered": the peer may never read it.
     Complete,
@@ -49,7 +50,8 @@ impl<P: Profile> Channel<P> {
     /// # Errors
     /// The message comes back with its descriptors: [`Error::Misuse`], when it is of a kind that
     /// is never sent; [`Error::TimedOut`]; [`Error::Io`], when the kernel refuses it (EPERM: the
-    /// peer accepts no descriptors). [`Error::PeerGone`], and any error once a part of a message
+    /// peer accepts no descriptors). [`Error::PeerGone`], [`Error::Closed`] after a shutdown of
+    /// ours, and any error once a part of a message
     /// left, close this direction: every later call says the same, and all that did not leave
     /// comes back.
     pub fn send_by(&mut self, message: Owned, deadline: Deadline) -> Result<Sent, SendError> {
@@ -83,8 +85,15 @@ impl<P: Profile> Channel<P> {
     }
 
     /// A part of a message waits for room: call [`flush_by`](Self::flush_by), or any receive,
-    /// when the socket is writable.
+    /// when the socket is writable. `false` while the kernel is short of something, although a
+    /// part waits: the socket is writable all the while then, and
+    /// [`timeout`](Self::timeout) says when to try again.
     pub fn wants_write(&self) -> bool {
+        self.has_pending() && self.sender.deadline().is_none()
+    }
+
+    /// A part of a message waits, for room or for time.
+    pub fn has_pending(&self) -> bool {
         !self.sender.is_empty()
     }
 
@@ -94,32 +103,30 @@ impl<P: Profile> Channel<P> {
     /// [`Error::TimedOut`] keeps what is pending; others close this direction and hand it back,
     /// as [`send_by`](Self::send_by) says.
     pub fn flush_by(&mut self, deadline: Deadline) -> Result<(), SendError> {
-        self.check_alive(Vec::new())?;
+        self.check_alive()?;
         self.flush_until(deadline)
     }
 
     fn push(&mut self, message: Owned) -> Result<(), SendError> {
-        for message in self.check_alive(vec![message])? {
-            // SO_SNDBUF may have been lowered since it was asked for. A packet would be refused
-            // whole; here the header would be out by then (P6).
-            let in_parts = matches!(P::FRAMING, Framing::PartPerDatagram);
-            if in_parts && message.payload().len() > socket::ALWAYS_FITS {
-                self.ask_packet_limit();
-            }
-            let (fault, message) = match self.sender.push(message) {
-                Ok(()) => continue,
-                Err(refused) => refused,
-            };
-            // Or raised.
-            let again = match fault {
-                Fault::Misuse(Misuse::PayloadTooLarge { .. }) if self.ask_packet_limit() => {
-                    self.sender.push(message)
-                }
-                _ => Err((fault, message)),
-            };
-            again.map_err(|(fault, message)| SendError::new(fault, vec![message]))?;
+        if let Err(mut error) = self.check_alive() {
+            error.messages.push(message);
+            return Err(error);
         }
-        Ok(())
+        // SO_SNDBUF may have been lowered since it was asked for. A packet would be refused
+        // whole; here the header would be out by then (P6).
+        let in_parts = matches!(P::FRAMING, Framing::PartPerDatagram);
+        if in_parts && message.payload().len() > socket::ALWAYS_FITS {
+            self.ask_packet_limit();
+        }
+        let refused = match self.sender.push(message) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        // Or raised.
+        let too_large = matches!(refused.0, Fault::Misuse(Misuse::PayloadTooLarge { .. }));
+        let again =
+            if too_large && self.ask_packet_limit() { self.sender.push(refused.1) } else { Err(refused) };
+        again.map_err(|(fault, message)| SendError::new(fault, vec![message]))
     }
 
     /// Asks the socket anew what it takes; `false` if it does not say.
@@ -138,12 +145,11 @@ impl<P: Profile> Channel<P> {
         Error::io("sendmsg", errno)
     }
 
-    /// Hands `messages` on, or back together with what was stranded if this direction is dead.
-    fn check_alive(&mut self, messages: Vec<Owned>) -> Result<Vec<Owned>, SendError> {
-        let Some(error) = self.condemned.or(self.dead) else { return Ok(messages) };
+    /// Hands back what was stranded, if this direction is dead.
+    fn check_alive(&mut self) -> Result<(), SendError> {
+        let Some(error) = self.condemned.or(self.dead) else { return Ok(()) };
         let mut back = std::mem::take(&mut self.stranded);
         back.extend(self.sender.close());
-        back.extend(messages);
         Err(SendError::new(error, back))
     }
 
@@ -166,7 +172,11 @@ impl<P: Profile> Channel<P> {
                     return Err(SendError::new(error, vec![message]));
                 }
                 Outcome::Closed(messages) => {
-                    let error = Error::of_send(errno);
+                    let error = match Error::of_send(errno) {
+                        // It was this side that ended it.
+                        Error::PeerGone { .. } if self.was_shut_down() => Error::Closed,
+                        error => error,
+                    };
                     self.dead = Some(error);
                     return Err(SendError::new(error, messages));
                 }

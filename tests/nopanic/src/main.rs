@@ -44,7 +44,7 @@ fn control_bits_32(bytes: &[u8]) -> u64 {
 fn bytes_of(next: Result<Next, fdpost::Violation>) -> u32 {
     match next {
         Ok(Next::Part(part)) => part.bytes,
-        Ok(Next::End) => 1,
+        Ok(_) => 1,
         Err(_) => 2,
     }
 }
@@ -78,6 +78,14 @@ fn send_fd_scan(bytes: &[u8], limit: usize) -> usize {
     }
 }
 
+#[no_panic]
+fn send_fd_parse(packet: &[u8], limit: usize) -> usize {
+    match send_fd::parse(packet, limit) {
+        Ok(reply) => reply.text.len() ^ usize::from(reply.status),
+        Err(_) => 3,
+    }
+}
+
 #[cfg(feature = "planted")]
 #[no_panic]
 fn planted(bytes: &[u8]) -> u8 {
@@ -89,7 +97,8 @@ fn main() {
     let sum = control_glibc_64(&bytes) ^ control_musl_64(&bytes) ^ control_bits_32(&bytes);
     println!("{sum:x} {:x} {:x}", libcamera_header(&bytes), packet_header(&bytes));
     let limit = black_box(bytes.len());
-    println!("{:x} {:x}", stream_header(&bytes), send_fd_scan(&bytes, limit));
+    let (scanned, parsed) = (send_fd_scan(&bytes, limit), send_fd_parse(&bytes, limit));
+    println!("{:x} {scanned:x} {parsed:x}", stream_header(&bytes));
     #[cfg(feature = "planted")]
     println!("{:x}", planted(&bytes));
 }
