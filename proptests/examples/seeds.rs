@@ -8,6 +8,7 @@ use std::path::Path;
 use fdpost::wire::control::{Credentials, encode_credentials, encode_rights};
 use fdpost_proptests::control::LAYOUTS;
 use fdpost_proptests::script::{Script, Spec, Step};
+use fdpost_proptests::transcript::of_script;
 use serde_json::Value;
 
 fn main() {
@@ -16,6 +17,7 @@ fn main() {
     let vectors = fs::read_to_string(root.join("tests/vectors/libcamera.json")).expect("the vectors");
     let vectors: Value = serde_json::from_str(&vectors).expect("the vectors are JSON");
     receiver(&corpus.join("receiver"), &vectors);
+    transcript(&corpus.join("transcript"), &corpus.join("receiver"));
     control(&corpus.join("control"));
     sender(&corpus.join("sender"));
     let vectors = fs::read_to_string(root.join("tests/vectors/send_fd.json")).expect("the vectors");
@@ -129,6 +131,19 @@ fn sender(directory: &Path) {
             let late =
                 [&[wire][..], &push(255), &push(255), &take(0), &[224, fail], &push(255), &[255]].concat();
             write(directory, &format!("{name}-fail-{fail:02}-late"), &late);
+        }
+    }
+}
+
+/// Every conversation of the target `receiver`, as what its receiver met.
+fn transcript(directory: &Path, receiver: &Path) {
+    for entry in fs::read_dir(receiver).expect("the receiver's seeds") {
+        let path = entry.expect("a seed").path();
+        let script = Script::from_bytes(&fs::read(&path).expect("a seed"));
+        let text = of_script(&script).to_string();
+        // A large payload teaches the parser nothing that a small one does not.
+        if text.len() <= 4096 {
+            write(directory, &path.file_name().expect("a name").to_string_lossy(), text.as_bytes());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the fuzz targets start from and what they ever found, replayed by an ordinary test.
 
-use fdpost_proptests::{control, oracle, send_fd, sender};
+use fdpost_proptests::{control, oracle, send_fd, sender, transcript};
 use std::fs;
 use std::path::Path;
 
@@ -34,4 +34,9 @@ fn send_fd_corpus() {
 #[test] // P1, P2, P6
 fn sender_corpus() {
     replay("sender", 40, sender::check_bytes);
+}
+
+#[test] // P4, P8
+fn transcript_corpus() {
+    replay("transcript", 20, transcript::check_bytes);
 }

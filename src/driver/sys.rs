@@ -8,23 +8,23 @@
     reason = "recvmsg, sendmsg, getsockopt, mmap and numbers of descriptors have no safe form that keeps P2"
 )]
 
+mod mapping;
+
 use std::mem;
-use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr::{self, NonNull};
+use std::ptr;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use nix::sys::stat::fstat;
-use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
 use super::error::Error;
-use crate::error::{Malformed, Misuse};
+use crate::error::Malformed;
 use crate::machine::{Hunk, Transmit};
 use crate::profile::Framing;
 use crate::wire::control::{self, Item, Layout};
+
+pub(super) use mapping::Mapping;
 
 /// Hunks or transmits of one call: their headers lie on the stack.
 pub(super) const BATCH: usize = 16;
@@ -343,61 +343,5 @@ pub(super) fn is_connected(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
         Ok(_) => Ok(true),
         Err(Errno::ENOTCONN) => Ok(false),
         Err(errno) => Err(errno),
-    }
-}
-
-/// A read-only mapping of a file that cannot shrink.
-#[derive(Debug)]
-pub(super) struct Mapping {
-    start: NonNull<libc::c_void>,
-    length: NonZeroUsize,
-}
-
-// SAFETY: the memory is mapped read-only, and its file is sealed against writing; any thread may
-// read it and unmap it.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    /// Maps the first `length` bytes of `file`, once it is certain that they stay as they are.
-    pub(super) fn of_sealed(file: BorrowedFd<'_>, length: usize) -> Result<Self, Error> {
-        // F_GET_SEALS first: it asks nobody but the kernel, and fails on what is no memfd.
-        let found = fcntl(file, FcntlArg::F_GET_SEALS).map_err(|errno| Error::io("fcntl", errno))?;
-        // Without the one a read could be SIGBUS, without the other `&[u8]` would be a lie.
-        let needed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_WRITE;
-        if !SealFlag::from_bits_truncate(found).contains(needed) {
-            let (found, needed) = (found.unsigned_abs(), needed.bits().unsigned_abs());
-            return Err(Misuse::SealsMissing { found, needed }.into());
-        }
-        // Huge pages are mapped and unmapped in other units, and taken from a pool that is not ours.
-        let kind = fstatfs(file).map_err(|errno| Error::io("fstatfs", errno))?.filesystem_type();
-        if kind == HUGETLBFS_MAGIC {
-            return Err(Misuse::HugePages.into());
-        }
-        let size = fstat(file).map_err(|errno| Error::io("fstat", errno))?.st_size;
-        let found = u64::try_from(size).unwrap_or(0);
-        let Some(length) = NonZeroUsize::new(length).filter(|length| length.get() as u64 <= found) else {
-            return Err(Misuse::FileTooSmall { found, needed: length.max(1) as u64 }.into());
-        };
-        // MAP_PRIVATE, because before Linux 6.7 a shared mapping of a write-sealed file is EPERM even
-        // to read it (mm/mmap.c, mapping_map_writable).
-        // SAFETY: a fresh mapping at an address of the kernel's choice touches no other memory.
-        let start = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, file, 0) }
-            .map_err(|errno| Error::io("mmap", errno))?;
-        Ok(Self { start, length })
-    }
-
-    pub(super) const fn bytes(&self) -> &[u8] {
-        // SAFETY: `of_sealed` mapped `length` bytes here, and seals keep them as they are.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<u8>(), self.length.get()) }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: `of_sealed` made exactly this mapping, and nothing borrows from it any more.
-        let result = unsafe { munmap(self.start, self.length.get()) };
-        debug_assert!(result.is_ok(), "munmap of our own mapping");
     }
 }

@@ -30,12 +30,14 @@
 )]
 
 mod assembly;
+mod counters;
 mod hunk;
 mod intake;
 mod receiver;
 mod sender;
 pub mod table;
 
+pub use counters::{Held, Received};
 pub use hunk::{Hunk, SLACK};
-pub use receiver::{Held, Received, Receiver};
+pub use receiver::Receiver;
 pub use sender::{Failure, Outcome, Sender, Sending, Transmit, Transmits};

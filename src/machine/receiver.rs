@@ -5,6 +5,7 @@ use core::mem;
 use core::time::Duration;
 
 use super::assembly::{Assembly, KEEP};
+use super::counters::{Held, Received};
 use super::hunk::{Hunk, SLACK, reserve};
 use super::intake::{self, Position, Step};
 use super::table::{self, Action, Input, State};
@@ -37,26 +38,6 @@ pub struct Receiver<P: Profile, F> {
     assembly: Assembly<P, F>,
     received: Received,
     held_most: Held,
-}
-
-/// What a receiver delivered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Received {
-    /// Messages.
-    pub messages: u64,
-    /// Their payload bytes.
-    pub bytes: u64,
-    /// Their descriptors.
-    pub descriptors: u64,
-}
-
-/// What a receiver holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    /// Heap bytes: capacities, not lengths.
-    pub bytes: usize,
-    /// Descriptors.
-    pub descriptors: usize,
 }
 
 impl<P: Profile, F> Receiver<P, F> {

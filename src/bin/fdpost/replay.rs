@@ -23,8 +23,8 @@ read (docs/TRANSCRIPT.md). No socket is opened and no time passes: the same file
 same answer. A line per step: number, direction, time, what was read; then the machine's state
 before and after, and its decision.
 
-What a fuzzer found for the target `receiver` is a script, and only the package proptests knows what
-it means; there it becomes a transcript, which can be replayed:
+What a fuzzer found for the target `transcript` is one too. What it found for the target `receiver`
+is a script, and only the package proptests knows what it means; there it becomes a transcript:
   cargo run --manifest-path proptests/Cargo.toml --example transcript -- ARTEFACT > FILE
 
 Exit status: 0 no rule was broken, 64 usage or no transcript, 65 a rule was broken, 74 descriptors
