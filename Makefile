@@ -1,6 +1,8 @@
 # `make test` is the test command: `cargo test` alone would skip the other packages
 # (proptests with the corpus). `make help` lists the rest.
 #
+# The root package's tests run one at a time: they count open descriptors, which are a process's.
+#
 # A target whose tool is absent says "skipped: ..." in words and is never counted as passed.
 
 SHELL := /bin/bash
@@ -31,7 +33,7 @@ demo-libcamera: ## drive libcamera's packaged worker (installed when root and ab
 	cargo run --locked --quiet --example libcamera_worker
 
 test: ## unit, integration, doc and property tests, and the corpus replayed
-	cargo test --locked --features cli,arbitrary
+	RUST_TEST_THREADS=1 cargo test --locked --features cli,arbitrary
 	cargo test --locked --manifest-path proptests/Cargo.toml
 
 prop: ## property tests with CASES cases each (default 10000)
@@ -70,7 +72,7 @@ test-i686: ## the root package's tests as 32-bit programs
 	@if ! $(call has_target,$(I686)); then $(call skipped,$(I686) is not installed (rustup target add $(I686))); \
 	elif ! echo 'int main(void){return 0;}' | gcc -m32 -x c -o /dev/null - 2>/dev/null; then \
 	  $(call skipped,no 32-bit linker (apt-get install gcc-multilib)); \
-	else cargo test --locked --target $(I686) --features cli,arbitrary \
+	else RUST_TEST_THREADS=1 cargo test --locked --target $(I686) --features cli,arbitrary \
 	  && cargo test --locked --target $(I686) --manifest-path proptests/Cargo.toml; fi
 
 fuzz: ## fuzz target T for SECONDS (default 60): make fuzz T=control SECONDS=600

@@ -125,6 +125,7 @@ fn send_fd_with_python() {
 
 #[test]
 fn make_py_writes_the_same_vectors_again() {
+    let ledger = Ledger::open();
     let Some(mut python) = python() else { return };
     let directory = std::env::temp_dir().join(format!("fdpost-vectors-{}", std::process::id()));
     std::fs::create_dir(&directory).unwrap();
@@ -137,4 +138,5 @@ fn make_py_writes_the_same_vectors_again() {
         assert!(!kept.is_empty() && kept == again, "{file} is not what make.py writes");
     }
     std::fs::remove_dir_all(&directory).unwrap();
+    ledger.close();
 }
