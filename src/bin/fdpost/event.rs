@@ -21,7 +21,7 @@ pub(crate) struct Printer {
 }
 
 /// Fields in the order in which they are printed: `serde_json`'s own map would sort them.
-type Fields = Vec<(&'static str, Value)>;
+pub(crate) type Fields = Vec<(&'static str, Value)>;
 
 impl Printer {
     pub(crate) fn plain(self, event: &'static str) -> io::Result<()> {
@@ -79,16 +79,21 @@ impl Printer {
     }
 
     fn line(self, fields: Fields, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.json {
-            let fields: Vec<String> =
-                fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-            writeln!(out, "{{{}}}", fields.join(","))?;
-        } else {
-            writeln!(out, "{text}")?;
-        }
-        out.flush()
+        print(self.json, fields, text)
     }
+}
+
+/// One line on standard output: the fields as an object, or the text.
+pub(crate) fn print(json: bool, fields: Fields, text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        // In this order: `serde_json`'s own map would sort them.
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        writeln!(out, "{{{}}}", fields.join(","))?;
+    } else {
+        writeln!(out, "{text}")?;
+    }
+    out.flush()
 }
 
 fn arrived(payload: &[u8], kinds: &[&str]) -> Fields {

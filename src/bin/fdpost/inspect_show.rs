@@ -1,12 +1,13 @@
 //! What passes between two sides, one line each: for people, or as JSON.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use fdpost::transcript::Direction;
 use fdpost::{Head, Message, Violation};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::event::{self, Fields};
 use crate::kinds::kind;
 use crate::numbers::numbers;
 use crate::options::Profile;
@@ -122,8 +123,6 @@ pub(crate) struct Show {
     pub(crate) names: [String; 2],
 }
 
-type Fields = Vec<(&'static str, Value)>;
-
 impl Show {
     pub(crate) fn item(&self, item: &Item) -> io::Result<()> {
         match item {
@@ -201,16 +200,7 @@ impl Show {
     }
 
     pub(crate) fn line(&self, fields: Fields, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.json {
-            // In this order: `serde_json`'s own map would sort them.
-            let fields: Vec<String> =
-                fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
-            writeln!(out, "{{{}}}", fields.join(","))?;
-        } else {
-            writeln!(out, "{text}")?;
-        }
-        out.flush()
+        event::print(self.json, fields, text)
     }
 }
 
