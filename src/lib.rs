@@ -6,7 +6,7 @@
 //! `AF_UNIX` sockets. What a peer may send is the business of a [`profile`].
 //!
 //! Imports go one way: [`error`], [`limits`] <- [`message`] <- [`wire`] <- [`profile`] <-
-//! [`machine`] <- `driver` <- the command. The core has no clock, no system call, no
+//! [`machine`] <- `outbox` <- `driver` <- the command. The core has no clock, no system call, no
 //! `OwnedFd` and no `unsafe`; without the feature `driver` the crate is `no_std` with `alloc`.
 #![cfg_attr(
     feature = "driver",
@@ -36,6 +36,10 @@ pub mod profile;
 pub mod send_fd;
 pub mod wire;
 
+#[cfg(feature = "std")]
+pub mod outbox;
+#[cfg(feature = "std")]
+mod sync;
 #[cfg(feature = "transcript")]
 pub mod transcript;
 

@@ -33,11 +33,16 @@ mod assembly;
 mod counters;
 mod hunk;
 mod intake;
+mod outgoing;
+mod packing;
 mod receiver;
 mod sender;
 pub mod table;
+mod transmit;
 
 pub use counters::{Held, Received};
 pub use hunk::{Hunk, SLACK};
+pub use outgoing::Outgoing;
 pub use receiver::Receiver;
-pub use sender::{Failure, Outcome, Sender, Sending, Transmit, Transmits};
+pub use sender::{Failure, Outcome, Sender, Sending};
+pub use transmit::{Transmit, Transmits};

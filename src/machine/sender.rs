@@ -7,9 +7,12 @@ use core::mem;
 use core::time::Duration;
 
 use crate::error::{Exhausted, Fault, Misuse};
-use crate::limits::SCM_MAX_FD;
 use crate::message::Message;
-use crate::profile::{Carrier, Framing, Outline, Profile};
+use crate::profile::{Framing, Outline, Profile};
+
+use super::outgoing::Outgoing;
+use super::packing::Packing;
+use super::transmit::Transmits;
 
 /// How long to stay away from a kernel that is short of something: it says "writable" all the
 /// while, so that poll(2) would spin. Doubled up to the second.
@@ -18,21 +21,17 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(1), Duration::from
 /// Takes whole messages and says what of them is to be sent. A message is checked before its
 /// first byte leaves, and never given up half-way while the direction lives (P6).
 pub struct Sender<P: Profile, F> {
-    queue: VecDeque<Queued<F>>,
+    queue: VecDeque<Outgoing<F>>,
     /// Transmits of the first message that left, and bytes of the one after (streams only).
     gone: usize,
     offset: usize,
+    packing: Packing,
     closed: bool,
     packet_limit: Option<usize>,
     retry: Option<Duration>,
     back_off: Duration,
     sending: Sending,
     wire: PhantomData<fn() -> P>,
-}
-
-struct Queued<F> {
-    message: Message<F>,
-    outline: Outline,
 }
 
 /// What a sender handed to the kernel.
@@ -44,54 +43,6 @@ pub struct Sending {
     pub bytes: u64,
     /// Their descriptors.
     pub descriptors: u64,
-}
-
-/// What one sendmsg(2) is to send: borrowed bytes and descriptors.
-#[derive(Debug)]
-pub struct Transmit<'a, F> {
-    slices: [&'a [u8]; 3],
-    descriptors: &'a [Option<F>],
-}
-
-impl<'a, F> Transmit<'a, F> {
-    /// One of one's own, for what is no [`Profile`].
-    pub const fn new(slices: [&'a [u8]; 3], descriptors: &'a [Option<F>]) -> Self {
-        Self { slices, descriptors }
-    }
-
-    /// The bytes, in order; empty slices among them.
-    pub const fn slices(&self) -> [&'a [u8]; 3] {
-        self.slices
-    }
-
-    /// How many bytes.
-    pub fn bytes(&self) -> usize {
-        self.slices.iter().fold(0, |sum: usize, slice| sum.saturating_add(slice.len()))
-    }
-
-    /// The descriptors that ride on the first byte.
-    pub fn descriptors(&self) -> impl Iterator<Item = &'a F> + use<'a, F> {
-        self.descriptors.iter().flatten()
-    }
-
-    /// How many descriptors.
-    pub const fn descriptor_count(&self) -> usize {
-        self.descriptors.len()
-    }
-
-    /// Without the first `count` bytes, which left, and the descriptors with them.
-    #[must_use]
-    pub fn skip(mut self, mut count: usize) -> Self {
-        if count > 0 {
-            self.descriptors = &[];
-        }
-        for slice in &mut self.slices {
-            let gone = count.min(slice.len());
-            *slice = slice.get(gone..).unwrap_or_default();
-            count = count.saturating_sub(gone);
-        }
-        self
-    }
 }
 
 /// Why the kernel did not take what was transmitted.
@@ -117,6 +68,8 @@ pub enum Outcome<F> {
     Wait,
     /// Everything is kept; transmit again at [`Sender::deadline`].
     BackOff,
+    /// Everything is kept; transmit again at once: what was refused together goes out singly.
+    Again,
     /// Nothing of the first message had left: here it is, and the direction lives on.
     Returned(Message<F>),
     /// The direction is closed. Here is what did not leave, whole.
@@ -130,6 +83,7 @@ impl<P: Profile, F> Sender<P, F> {
             queue: VecDeque::new(),
             gone: 0,
             offset: 0,
+            packing: Packing::new(),
             closed: false,
             packet_limit: None,
             retry: None,
@@ -176,10 +130,10 @@ impl<P: Profile, F> Sender<P, F> {
             Err(misuse) => return Err((misuse.into(), message)),
         };
         if self.queue.try_reserve(1).is_err() {
-            let bytes = size_of::<Queued<F>>() as u64;
+            let bytes = size_of::<Outgoing<F>>() as u64;
             return Err((Exhausted::OutOfMemory { bytes }.into(), message));
         }
-        self.queue.push_back(Queued { message, outline });
+        self.queue.push_back(Outgoing { message, outline });
         Ok(())
     }
 
@@ -191,40 +145,39 @@ impl<P: Profile, F> Sender<P, F> {
         if self.closed {
             return Err(Misuse::DirectionClosed);
         }
-        if let Some(index) = message.descriptors.iter().position(Option::is_none) {
-            return Err(Misuse::DescriptorTaken { index: index as u64 });
+        Outgoing::check::<P>(message, self.packet_limit)
+    }
+
+    /// Takes all of `queue`, which the caller had checked, behind what is there: where many
+    /// threads send, each checks its own. On a closed direction nothing is taken.
+    pub fn append(&mut self, queue: &mut VecDeque<Outgoing<F>>) {
+        if self.closed {
+            return;
         }
-        let too_many = |limit: u8| Misuse::TooManyDescriptors {
-            descriptors: message.descriptors.len() as u64,
-            limit: limit.into(),
-        };
-        let descriptors = u8::try_from(message.descriptors.len()).map_err(|_| too_many(SCM_MAX_FD))?;
-        if descriptors > SCM_MAX_FD {
-            return Err(too_many(SCM_MAX_FD));
+        if self.queue.is_empty() {
+            mem::swap(&mut self.queue, queue);
+        } else {
+            self.queue.append(queue);
         }
-        let bytes = message.payload.len();
-        let too_large = |limit: u64| Misuse::PayloadTooLarge { bytes: bytes as u64, limit };
-        let payload = u32::try_from(bytes).ok().filter(|payload| *payload <= P::PAYLOAD_MOST);
-        let payload = payload.ok_or_else(|| too_large(P::PAYLOAD_MOST.into()))?;
-        let outline = P::encode(&message.head, payload, descriptors)?;
-        if let Some(limit) = self.packet_limit {
-            let around = match P::FRAMING {
-                Framing::MessagesPerPacket(_) => {
-                    outline.header.as_slice().len().saturating_add(outline.trailer.as_slice().len())
-                }
-                Framing::PartPerDatagram | Framing::Stream { .. } => 0,
-            };
-            let limit = limit.saturating_sub(around);
-            if bytes > limit {
-                return Err(too_large(limit as u64));
-            }
-        }
-        Ok(outline)
+    }
+
+    /// Puts as many of the messages that wait into one packet as the wire allows; without this
+    /// call, or on a wire that has no such packets, each leaves by itself. A lot that the kernel
+    /// refuses goes out singly until past the message at fault.
+    pub fn pack(&mut self) {
+        self.packing.pack::<P, F>(&self.queue, self.packet_limit);
     }
 
     /// What is to be sent, from where the last one stopped.
     pub fn transmits(&self) -> Transmits<'_, P, F> {
-        Transmits { queue: &self.queue, message: 0, index: self.gone, offset: self.offset, wire: PhantomData }
+        Transmits {
+            queue: &self.queue,
+            packet: self.packing.packet(),
+            message: 0,
+            index: self.gone,
+            offset: self.offset,
+            wire: PhantomData,
+        }
     }
 
     /// The kernel took `count`: datagrams or packets; on a stream, bytes of the first transmit.
@@ -233,11 +186,13 @@ impl<P: Profile, F> Sender<P, F> {
         self.back_off = BACK_OFF.0;
         if !matches!(P::FRAMING, Framing::Stream { .. }) {
             for _ in 0..count {
-                if self.queue.is_empty() {
-                    return; // more than there was to send
+                for _ in 0..self.packing.taken() {
+                    if self.queue.is_empty() {
+                        return; // more than there was to send
+                    }
+                    self.gone = self.gone.saturating_add(1);
+                    self.retire();
                 }
-                self.gone = self.gone.saturating_add(1);
-                self.retire();
             }
             return;
         }
@@ -263,11 +218,18 @@ impl<P: Profile, F> Sender<P, F> {
             descriptors: descriptors.saturating_add(first.message.descriptors.len() as u64),
         };
         self.queue.pop_front();
+        if self.queue.is_empty() {
+            self.packing.release();
+        }
     }
 
     /// The kernel did not take the first transmit. `now` as for the receiver.
     pub fn failed(&mut self, now: Duration, failure: Failure) -> Outcome<F> {
         self.retry = None;
+        if failure == Failure::Refused && self.packing.refused() {
+            return Outcome::Again;
+        }
+        self.packing.forget();
         match failure {
             Failure::WouldBlock => Outcome::Wait,
             Failure::Pressure => {
@@ -276,7 +238,7 @@ impl<P: Profile, F> Sender<P, F> {
                 Outcome::BackOff
             }
             Failure::Refused if !self.begun() => match self.queue.pop_front() {
-                Some(Queued { message, .. }) => Outcome::Returned(message),
+                Some(Outgoing { message, .. }) => Outcome::Returned(message),
                 None => Outcome::Wait,
             },
             Failure::Refused | Failure::Gone => Outcome::Closed(self.close()),
@@ -288,6 +250,7 @@ impl<P: Profile, F> Sender<P, F> {
         if self.begun() && self.queue.len() == 1 {
             return None;
         }
+        self.packing.forget();
         let newest = self.queue.pop_back()?;
         if self.queue.is_empty() {
             self.retry = None; // nothing is left to be tried again
@@ -299,6 +262,7 @@ impl<P: Profile, F> Sender<P, F> {
     pub fn close(&mut self) -> Vec<Message<F>> {
         self.closed = true;
         (self.gone, self.offset, self.retry) = (0, 0, None);
+        self.packing = Packing::new();
         mem::take(&mut self.queue).into_iter().map(|queued| queued.message).collect()
     }
 }
@@ -306,63 +270,5 @@ impl<P: Profile, F> Sender<P, F> {
 impl<P: Profile, F> Default for Sender<P, F> {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl<F> Queued<F> {
-    /// The transmit at `index`, if the message has so many.
-    fn transmit<P: Profile>(&self, index: usize) -> Option<Transmit<'_, F>> {
-        let (header, trailer) = (self.outline.header.as_slice(), self.outline.trailer.as_slice());
-        let payload = self.message.payload.as_slice();
-        let carrier = self.outline.carrier;
-        let all = self.message.descriptors.as_slice();
-        let on = |part: Carrier| if carrier == part { all } else { &[] };
-        let transmit = |slices, descriptors| Some(Transmit { slices, descriptors });
-        match (P::FRAMING, index) {
-            (Framing::PartPerDatagram, 0) => transmit([header, &[], &[]], on(Carrier::Header)),
-            (Framing::PartPerDatagram, 1) => transmit([payload, &[], &[]], on(Carrier::Payload)),
-            (Framing::PartPerDatagram, 2) if !trailer.is_empty() => {
-                transmit([trailer, &[], &[]], on(Carrier::Trailer))
-            }
-            (Framing::MessagesPerPacket(_), 0) => transmit([header, payload, trailer], all),
-            // Descriptors ride on the first byte of their part: what comes before it is a send of
-            // its own.
-            (Framing::Stream { .. }, 0) => match carrier {
-                Carrier::Payload if !all.is_empty() => transmit([header, &[], &[]], &[]),
-                Carrier::Trailer if !all.is_empty() => transmit([header, payload, &[]], &[]),
-                _ => transmit([header, payload, trailer], all),
-            },
-            (Framing::Stream { .. }, 1) if !all.is_empty() => match carrier {
-                Carrier::Header => None,
-                Carrier::Payload => transmit([payload, trailer, &[]], all),
-                Carrier::Trailer => transmit([trailer, &[], &[]], all),
-            },
-            _ => None,
-        }
-    }
-}
-
-/// The iterator of [`Sender::transmits`].
-pub struct Transmits<'a, P: Profile, F> {
-    queue: &'a VecDeque<Queued<F>>,
-    message: usize,
-    index: usize,
-    offset: usize,
-    wire: PhantomData<fn() -> P>,
-}
-
-impl<'a, P: Profile, F> Iterator for Transmits<'a, P, F> {
-    type Item = Transmit<'a, F>;
-
-    fn next(&mut self) -> Option<Transmit<'a, F>> {
-        loop {
-            let queued = self.queue.get(self.message)?;
-            if let Some(transmit) = queued.transmit::<P>(self.index) {
-                self.index = self.index.saturating_add(1);
-                return Some(transmit.skip(mem::take(&mut self.offset)));
-            }
-            self.message = self.message.saturating_add(1);
-            self.index = 0;
-        }
     }
 }

@@ -167,6 +167,7 @@ impl<P: Profile> Channel<P> {
             match self.sender.failed(self.epoch.elapsed(), classify(errno)) {
                 Outcome::Wait => return Ok(Flush::Full),
                 Outcome::BackOff => return Ok(Flush::Pressure(errno)),
+                Outcome::Again => {}
                 Outcome::Returned(message) => {
                     let error = self.refusal(errno, &message);
                     return Err(SendError::new(error, vec![message]));

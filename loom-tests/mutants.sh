@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Each model is shown a defect of the real code (src/outbox, `broken`) and has to notice it.
+set -euo pipefail
+cd "$(dirname "$0")"
+export RUSTFLAGS="--cfg fdpost_loom"
+
+pairs='
+parts_never_interleave two-flushers
+each_sender_keeps_its_order takes-the-newest-first
+no_message_is_stranded_as_the_flusher_leaves leaves-without-a-look
+a_blocking_send_is_not_stranded_behind_a_try_send returns-behind-try-send
+a_full_queue_gives_the_message_back_or_waits_for_room no-wake
+the_peer_closes_and_nobody_waits_for_it no-wake
+an_error_poisons_every_sender an-error-is-forgotten
+close_races_send_and_each_descriptor_closes_once a-close-is-forgotten
+a_flusher_hands_over_when_it_has_done_its_share never-hands-over
+closing_a_full_queue_closes_each_descriptor_once forgets-the-queue
+a_flush_returns_after_its_predecessors flush-returns-early
+a_sink_that_panics_strands_nobody a-panic-keeps-the-role
+what_the_kernel_refuses_goes_back_to_a_sender_that_is_there a-refusal-is-dropped
+'
+
+cargo test --locked --release --no-run
+missed=0
+while read -r model defect; do
+  [ -n "$model" ] || continue
+  if output=$(FDPOST_DEFECT=$defect timeout 120 cargo test --locked --release --quiet -- --exact "$model" 2>&1); then
+    echo "missed: $model does not notice $defect"
+    missed=1
+  else
+    echo "caught: $defect by $model"
+    grep -q 'test result: FAILED' <<<"$output" || echo "        (it did not end)"
+  fi
+done <<<"$pairs"
+exit "$missed"
