@@ -19,7 +19,7 @@ T ?= receiver
 skipped = echo "skipped: $(1)"
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: help demo demo-libcamera test check prop fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states
+.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -39,8 +39,20 @@ test: ## unit, integration, doc and property tests, and the corpus replayed
 prop: ## property tests with CASES cases each (default 10000)
 	PROPTEST_CASES=$${CASES:-10000} cargo test --locked --release --manifest-path proptests/Cargo.toml
 
+loom: ## models of the outbox: every interleaving within three preemptions, all where two threads meet
+	RUSTFLAGS="--cfg fdpost_loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom \
+	  cargo test --locked --release --manifest-path loom-tests/Cargo.toml
+
+loom-mutants: ## show each model a planted defect of the real code
+	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom loom-tests/mutants.sh
+
+stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten with a descriptor
+	cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000}
+
 check: ## formats, lints, docs, the core for wasm, import direction, rules, public types, licences
-	for package in $(PACKAGES); do cargo fmt --check --manifest-path $$package; done
+	for package in $(PACKAGES) loom-tests/Cargo.toml; do cargo fmt --check --manifest-path $$package; done
+	RUSTFLAGS="--cfg fdpost_loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom \
+	  cargo clippy --locked --all-targets --manifest-path loom-tests/Cargo.toml -- -D warnings
 	cargo clippy --locked --all-targets --features cli,arbitrary -- -D warnings
 	cargo clippy --locked --no-default-features --lib -- -D warnings
 	for package in $(filter-out Cargo.toml,$(PACKAGES)); do \
@@ -101,6 +113,8 @@ mutants: ## how many planted changes the tests notice (hours)
 ci: ## what .ci/run runs
 	$(MAKE) check
 	$(MAKE) test
+	$(MAKE) loom
+	THREADS=8 MESSAGES=2000000 $(MAKE) stress
 	$(MAKE) msrv
 	$(MAKE) nopanic
 	$(MAKE) test-i686

@@ -53,7 +53,8 @@ pub use profile::{Libcamera, Packet, Profile, Stream};
 
 #[cfg(feature = "driver")]
 pub use driver::{
-    Channel, Closer, Deadline, Error, Memfd, Reaper, SendError, Sent, Stats, Transport, inherited,
+    Channel, Closer, Deadline, Error, Memfd, Reaper, Receiving, SendError, Sending, Sent, Stats, Transport,
+    inherited,
 };
 
 /// A message as a [`Channel`] carries it: its descriptors are `OwnedFd`.

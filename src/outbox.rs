@@ -211,11 +211,10 @@ impl<P: Profile, F, E: Copy> Outbox<P, F, E> {
             if let Some(error) = shared.dead {
                 return back(entry, Why::Sink(error));
             }
-            if let Some(new) = entry.take() {
-                match shared.accept(new, &self.bounds) {
-                    Ok(number) => own = Some(number),
-                    Err((None, new)) => entry = Some(new),
-                    Err((Some(short), new)) => return back(Some(new), Why::Fault(short.into())),
+            if let Some(new) = entry.take_if(|entry| shared.has_room(entry, &self.bounds)) {
+                match shared.reserve() {
+                    Ok(()) => own = Some(shared.accept(new)),
+                    Err(short) => return back(Some(new), Why::Fault(short.into())),
                 }
             }
             let ran_out = if patience == Patience::None { Why::Full } else { Why::TimedOut };

@@ -70,9 +70,9 @@ fn a_blocking_send_is_not_stranded_behind_a_try_send() {
     model(Some(3), || {
         let (socket, outbox) = (Socket::with_room(1), outbox(Bounds::new()));
         let (mut line, other) = (Line::to(&socket), outbox.clone());
-        let trying = thread::spawn(move || drop(send(&other, &mut line, Patience::None, b"tries").unwrap()));
+        let trying = thread::spawn(move || send(&other, &mut line, Patience::None, b"tries").unwrap());
         let (mut line, other) = (Line::to(&socket), outbox.clone());
-        let blocking = thread::spawn(move || drop(send(&other, &mut line, FOREVER, b"waits").unwrap()));
+        let blocking = thread::spawn(move || send(&other, &mut line, FOREVER, b"waits").unwrap());
         trying.join().unwrap();
         socket.read(3);
         blocking.join().unwrap();
@@ -96,9 +96,9 @@ fn a_full_queue_gives_the_message_back_or_waits_for_room() {
             (unsent.why, unsent.message.map(|message| message.descriptor_count())),
             (Why::Full, Some(1))
         );
-        let waiting = thread::spawn(move || drop(send(&other, &mut line, FOREVER, b"second").unwrap()));
+        let waiting = thread::spawn(move || send(&other, &mut line, FOREVER, b"second").unwrap());
         let (mut line, other) = (Line::to(&socket), outbox.clone());
-        let third = thread::spawn(move || drop(send(&other, &mut line, FOREVER, b"third").unwrap()));
+        let third = thread::spawn(move || send(&other, &mut line, FOREVER, b"third").unwrap());
         socket.read(6);
         waiting.join().unwrap();
         third.join().unwrap();
@@ -187,11 +187,11 @@ fn a_flusher_hands_over_when_it_has_done_its_share() {
     model(Some(3), || {
         let (socket, outbox) = (Socket::with_room(3), outbox(Bounds::new().tenure(0)));
         let (mut line, other) = (Line::named(&socket, 1), outbox.clone());
-        let first = thread::spawn(move || drop(send(&other, &mut line, FOREVER, b"first").unwrap()));
+        let first = thread::spawn(move || send(&other, &mut line, FOREVER, b"first").unwrap());
         let (mut line, other) = (Line::named(&socket, 2), outbox.clone());
         let second = thread::spawn(move || {
-            drop(send(&other, &mut line, FOREVER, b"second").unwrap());
-            drop(send(&other, &mut line, FOREVER, b"third").unwrap());
+            send(&other, &mut line, FOREVER, b"second").unwrap();
+            send(&other, &mut line, FOREVER, b"third").unwrap();
         });
         socket.read(3);
         first.join().unwrap();
@@ -230,7 +230,7 @@ fn a_flush_returns_after_its_predecessors() {
     model(Some(3), || {
         let (socket, outbox) = (Socket::with_room(1), outbox(Bounds::new()));
         let (mut line, other) = (Line::to(&socket), outbox.clone());
-        let before = thread::spawn(move || drop(send(&other, &mut line, Patience::None, b"before").unwrap()));
+        let before = thread::spawn(move || send(&other, &mut line, Patience::None, b"before").unwrap());
         let reading = socket.clone();
         let reader = thread::spawn(move || reading.read(3));
         let mut line = Line::to(&socket);
@@ -252,7 +252,7 @@ fn a_sink_that_panics_strands_nobody() {
             let panicked = catch_unwind(AssertUnwindSafe(|| send(&other, &mut line, FOREVER, b"one")));
             drop(panicked);
         });
-        drop(send(&outbox, &mut Line::to(&socket), FOREVER, b"two").unwrap());
+        send(&outbox, &mut Line::to(&socket), FOREVER, b"two").unwrap();
         outbox.flush(FOREVER, &mut Line::to(&socket)).unwrap();
         thread.join().unwrap();
         outbox.flush(FOREVER, &mut Line::to(&socket)).unwrap();

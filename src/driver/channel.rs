@@ -13,12 +13,15 @@ use nix::poll::PollFlags;
 use super::deadline::Deadline;
 use super::error::Error;
 use super::reaper::Reaper;
+use super::receiving::Receiving;
+use super::sending::{Lines, Sending};
 use super::stats::Stats;
 use super::wait::wait;
 use super::{socket, sys};
 use crate::limits::Limits;
 use crate::machine::{Held, Hunk, Receiver, Sender};
 use crate::message::Message;
+use crate::outbox::{Bounds, Outbox};
 use crate::profile::Profile;
 
 pub use send::Sent;
@@ -35,6 +38,8 @@ pub struct Channel<P: Profile> {
     scratch: sys::Scratch,
     receiver: Receiver<P, OwnedFd>,
     sender: Sender<P, OwnedFd>,
+    /// Where the sender went, once the channel was split.
+    lines: Option<Arc<Lines<P>>>,
     reaper: Option<Box<dyn Reaper>>,
     observer: Option<Box<Observer>>,
     epoch: Instant,
@@ -52,6 +57,10 @@ pub struct Channel<P: Profile> {
 pub struct Closer(Weak<Socket>);
 
 impl Closer {
+    pub(super) fn of(socket: &Arc<Socket>) -> Self {
+        Self(Arc::downgrade(socket))
+    }
+
     /// As [`Channel::shutdown`]; nothing, if the channel is gone.
     pub fn shutdown(&self) {
         if let Some(socket) = self.0.upgrade() {
@@ -62,13 +71,18 @@ impl Closer {
 
 /// The socket, and whether it was this side that shut it down.
 #[derive(Debug)]
-struct Socket {
+pub(super) struct Socket {
     descriptor: OwnedFd,
     shut: AtomicBool,
 }
 
 impl Socket {
-    fn shutdown(&self) {
+    /// Whether this side shut it down.
+    pub(super) fn was_shut(&self) -> bool {
+        self.shut.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn shutdown(&self) {
         // Before the call: who sees the end must find the reason.
         self.shut.store(true, Ordering::SeqCst);
         socket::shut(self.as_fd());
@@ -111,6 +125,7 @@ impl<P: Profile> Channel<P> {
             scratch: sys::Scratch::default(),
             receiver,
             sender,
+            lines: None,
             reaper: None,
             observer: None,
             epoch: Instant::now(),
@@ -151,7 +166,42 @@ impl<P: Profile> Channel<P> {
 
     /// A handle that can [`shutdown`](Self::shutdown) this channel from any thread.
     pub fn closer(&self) -> Closer {
-        Closer(Arc::downgrade(&self.socket))
+        Closer::of(&self.socket)
+    }
+
+    /// A sending half for any number of threads, and a receiving half. At most 1024 messages,
+    /// 1 MiB and 256 descriptors are queued; [`split_within`](Self::split_within) says otherwise.
+    ///
+    /// ```
+    /// use fdpost::{Channel, Limits, Message, Packet};
+    ///
+    /// let (ours, theirs) = Channel::<Packet>::pair(Limits::new())?;
+    /// let mut theirs = Channel::<Packet>::from_fd(theirs, Limits::new())?;
+    /// let (sending, _receiving) = ours.split();
+    /// std::thread::scope(|scope| {
+    ///     for number in 0..4 {
+    ///         let sending = sending.clone();
+    ///         scope.spawn(move || sending.send(Message::new([number])));
+    ///     }
+    ///     (0..4).try_for_each(|_| theirs.receive().map(drop))
+    /// })?;
+    /// # Ok::<(), fdpost::Error>(())
+    /// ```
+    pub fn split(self) -> (Sending<P>, Receiving<P>) {
+        self.split_within(Bounds::new())
+    }
+
+    /// As [`split`](Self::split), with bounds of one's own on what may be queued.
+    pub fn split_within(mut self, bounds: Bounds) -> (Sending<P>, Receiving<P>) {
+        let limit = self.sender.packet_limit();
+        let dead = self.condemned.or(self.dead);
+        let outbox = Outbox::new(std::mem::take(&mut self.sender), bounds);
+        if let Some(error) = dead {
+            outbox.close(error);
+        }
+        let lines = Arc::new(Lines::new(Arc::clone(&self.socket), outbox, self.epoch, limit));
+        self.lines = Some(Arc::clone(&lines));
+        (Sending::new(lines), Receiving::new(self))
     }
 
     /// Counters since the channel was made.
@@ -161,7 +211,7 @@ impl<P: Profile> Channel<P> {
             .map(|held| Held { bytes: held.bytes.saturating_add(self.scratch.capacity_bytes()), ..held });
         Stats {
             received: self.receiver.received(),
-            sent: self.sender.sending(),
+            sent: self.lines.as_ref().map_or_else(|| self.sender.sending(), |lines| lines.outbox.sent()),
             violation: self.condemned.and_then(|error| error.violation()),
             held,
             held_most,
@@ -172,9 +222,17 @@ impl<P: Profile> Channel<P> {
     /// silent, because a message that has begun is overdue then or the kernel may have room
     /// again. `None`: for ever.
     pub fn timeout(&self) -> Option<Duration> {
-        let (one, two) = (self.receiver.deadline(), self.sender.deadline());
+        let (one, two) = (self.receiver.deadline(), self.retry());
         let at = one.into_iter().chain(two).min()?;
         Some(at.saturating_sub(self.epoch.elapsed()))
+    }
+
+    /// When the kernel may have room again for what is to be sent.
+    fn retry(&self) -> Option<Duration> {
+        match &self.lines {
+            Some(lines) => lines.outbox.deadline(),
+            None => self.sender.deadline(),
+        }
     }
 
     fn wait(&self, events: PollFlags, until: Deadline) -> Result<PollFlags, Error> {

@@ -74,6 +74,12 @@ pub(super) fn shut(socket: BorrowedFd<'_>) {
     let _already_closed = shutdown(socket.as_raw_fd(), Shutdown::Both);
 }
 
+/// Ends the sending direction: the peer reads the end behind what was sent. On a datagram socket
+/// it reads nothing (net/unix/af_unix.c, unix_shutdown).
+pub(super) fn shut_writing(socket: BorrowedFd<'_>) {
+    let _already_closed = shutdown(socket.as_raw_fd(), Shutdown::Write);
+}
+
 /// Two connected sockets of the wire's type.
 pub(super) fn pair<P: Profile>() -> Result<(OwnedFd, OwnedFd), Error> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, socket_type::<P>(), None, SockFlag::SOCK_CLOEXEC)

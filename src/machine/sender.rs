@@ -45,6 +45,15 @@ pub struct Sending {
     pub descriptors: u64,
 }
 
+impl Sending {
+    /// Counts one message more.
+    pub fn count<F>(&mut self, message: &Message<F>) {
+        self.messages = self.messages.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(message.payload.len() as u64);
+        self.descriptors = self.descriptors.saturating_add(message.descriptors.len() as u64);
+    }
+}
+
 /// Why the kernel did not take what was transmitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -99,9 +108,21 @@ impl<P: Profile, F> Sender<P, F> {
         self.packet_limit = bytes;
     }
 
+    /// The bytes of the largest datagram or packet that the socket takes.
+    pub const fn packet_limit(&self) -> Option<usize> {
+        self.packet_limit
+    }
+
     /// What was handed to the kernel.
     pub const fn sending(&self) -> Sending {
         self.sending
+    }
+
+    /// What waits to be sent, whole or in part.
+    pub fn queued(&self) -> Sending {
+        let mut queued = Sending::default();
+        self.queue.iter().for_each(|outgoing| queued.count(outgoing.message()));
+        queued
     }
 
     /// Nothing waits to be sent.
@@ -211,12 +232,7 @@ impl<P: Profile, F> Sender<P, F> {
             return;
         }
         self.gone = 0;
-        let Sending { messages, bytes, descriptors } = self.sending;
-        self.sending = Sending {
-            messages: messages.saturating_add(1),
-            bytes: bytes.saturating_add(first.message.payload.len() as u64),
-            descriptors: descriptors.saturating_add(first.message.descriptors.len() as u64),
-        };
+        self.sending.count(&first.message);
         self.queue.pop_front();
         if self.queue.is_empty() {
             self.packing.release();

@@ -38,11 +38,17 @@ pub(super) struct Shared<P: Profile, F, E> {
 
 impl<P: Profile, F, E: Copy> Shared<P, F, E> {
     pub(super) fn new(sender: Sender<P, F>) -> Self {
+        let (sent, queued) = (sender.sending(), sender.queued());
+        let accepted = Sending {
+            messages: sent.messages.saturating_add(queued.messages),
+            bytes: sent.bytes.saturating_add(queued.bytes),
+            descriptors: sent.descriptors.saturating_add(queued.descriptors),
+        };
         Self {
             inbox: VecDeque::new(),
             sender: Some(sender),
-            accepted: Sending::default(),
-            sent: Sending::default(),
+            accepted,
+            sent,
             lost: Sending::default(),
             steadfast: false,
             overtime: false,
@@ -55,23 +61,17 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
         }
     }
 
-    /// Takes a message if there is room, and gives it its number. The error is `None` where there
-    /// is none.
-    pub(super) fn accept(
-        &mut self,
-        entry: Outgoing<F>,
-        bounds: &Bounds,
-    ) -> Result<u64, (Option<Exhausted>, Outgoing<F>)> {
-        if !self.has_room(&entry, bounds) {
-            return Err((None, entry));
-        }
-        if self.inbox.try_reserve(1).is_err() {
-            let bytes = size_of::<Outgoing<F>>() as u64;
-            return Err((Some(Exhausted::OutOfMemory { bytes }), entry));
-        }
-        count(&mut self.accepted, entry.message());
+    /// Takes a message for which there [is room](Self::has_room), and gives it its number.
+    pub(super) fn accept(&mut self, entry: Outgoing<F>) -> u64 {
+        self.accepted.count(entry.message());
         self.inbox.push_back(entry);
-        Ok(self.accepted.messages)
+        self.accepted.messages
+    }
+
+    /// Memory for one message more.
+    pub(super) fn reserve(&mut self) -> Result<(), Exhausted> {
+        let bytes = size_of::<Outgoing<F>>() as u64;
+        self.inbox.try_reserve(1).map_err(|_| Exhausted::OutOfMemory { bytes })
     }
 
     pub(super) fn has_room(&self, entry: &Outgoing<F>, bounds: &Bounds) -> bool {
@@ -113,7 +113,7 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
     }
 
     pub(super) fn role_is_free(&self) -> bool {
-        self.sender.is_some() || broken("two-flushers")
+        self.sender.is_some() || (broken("two-flushers") && !self.inbox.is_empty())
     }
 
     /// Somebody flushes who will not leave what is queued now.
@@ -146,7 +146,7 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
         here: Option<u64>,
         error: E,
     ) -> Option<Message<F>> {
-        count(&mut self.lost, &message);
+        self.lost.count(&message);
         let number = self.settled();
         let there = here == Some(number) || self.owners.contains(&number);
         if there && !broken("a-refusal-is-dropped") {
@@ -182,10 +182,4 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
         }
         rest.into_iter().filter_map(|message| self.settle_lost(message, None, error)).collect()
     }
-}
-
-fn count<F>(sending: &mut Sending, message: &Message<F>) {
-    sending.messages = sending.messages.saturating_add(1);
-    sending.bytes = sending.bytes.saturating_add(message.payload().len() as u64);
-    sending.descriptors = sending.descriptors.saturating_add(message.descriptor_count() as u64);
 }

@@ -1,7 +1,6 @@
 //! The receiving half of a channel.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -129,7 +128,9 @@ impl<P: Profile> Channel<P> {
     /// Waits for something to read, sending meanwhile what is pending.
     fn wait_to_receive(&mut self, deadline: Deadline) -> Result<(), Error> {
         let mut events = PollFlags::POLLIN | RDHUP;
-        if self.wants_write() {
+        let waits =
+            self.lines.as_ref().map_or_else(|| self.wants_write(), |lines| lines.outbox.wants_write());
+        if waits {
             events |= PollFlags::POLLOUT;
         }
         let until = self.timeout().map_or(Deadline::NEVER, Deadline::after).min(deadline);
@@ -142,6 +143,10 @@ impl<P: Profile> Channel<P> {
     /// Sends what is pending, as far as that goes now: whoever works on the channel owns the
     /// progress of what another call left behind. What goes wrong is the next sender's to hear.
     fn flush_aside(&mut self) {
+        if let Some(lines) = &self.lines {
+            lines.outbox.help(&mut lines.line(Deadline::NEVER));
+            return;
+        }
         if let Err(error) = self.flush() {
             self.stranded.extend(error.messages);
         }
@@ -178,12 +183,16 @@ impl<P: Profile> Channel<P> {
 
     /// Whether this side shut the socket down.
     pub(in crate::driver) fn was_shut_down(&self) -> bool {
-        self.socket.shut.load(Ordering::SeqCst)
+        self.socket.was_shut()
     }
 
     /// Ends the conversation: from now on `error` is the answer to everything.
     pub(in crate::driver) fn end_with(&mut self, error: Error) -> Error {
         self.condemned = Some(error);
+        // First: the senders are told this error, and not what the shutdown makes of it.
+        if let Some(lines) = &self.lines {
+            lines.outbox.close(error);
+        }
         self.shutdown();
         let reaper = &mut self.reaper;
         self.receiver.refused().for_each(|descriptor| match reaper {
