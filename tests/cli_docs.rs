@@ -33,7 +33,7 @@ fn the_pages_examples_print_what_stands_below_them() {
     let ledger = Ledger::open();
     let page = include_str!("../docs/COMMAND.md");
     let examples = examples(page);
-    assert_eq!(examples.len(), 5);
+    assert_eq!(examples.len(), 6);
     let directory = Path::new(env!("CARGO_BIN_EXE_fdpost")).parent().unwrap();
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
     for (command, output) in examples {

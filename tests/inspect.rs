@@ -337,7 +337,8 @@ fn what_makes_no_sense_is_refused_in_one_sentence() {
     refused(&["--profile", "packet", "--fd", "3", "--fd", "4", "--fd", "5"], "only two peers");
     refused(&["--profile", "packet", "--fd", "3", "--fd", "4", "--", "true"], "only two peers");
     refused(&["--profile", "packet", "--", "true"], "FDPOST_FD");
-    refused(&["--profile", "send-fd", "--fd", "3", "--fd", "4"], "send-fd has no messages");
+    let recorded = ["--profile", "send-fd", "--fd", "3", "--fd", "4", "--record", "nowhere"];
+    refused(&recorded, "leave --record out");
     refused(&["--profile", "packet", "--fd", "70", "--fd", "71"], "descriptor 70 is not open");
     ledger.close();
 }

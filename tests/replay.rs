@@ -1,7 +1,7 @@
 //! `fdpost replay`: what it says of a transcript, and of what is none.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -107,6 +107,36 @@ fn the_exit_status_is_the_verdict() {
     assert_eq!(status("libcamera", &both), Some(65));
 }
 
+#[test] // P1, P3
+fn what_the_fuzz_target_receiver_found_is_replayed() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/receiver");
+    if !corpus.is_dir() {
+        eprintln!("skipped: the corpus is not part of the package");
+        return;
+    }
+    let replay = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fdpost"));
+        let output = command.args(["replay", "--artefact"]).arg(corpus.join(name)).output().unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (status, out, err) = replay("libcamera-conversation");
+    assert_eq!((status, err.as_str()), (Some(0), ""));
+    assert!(out.ends_with("what peer sent: end\nwhat receiver sent: more\n"), "{out}");
+    // One field of a script says what is wrong: PROTOCOL.md what that is called.
+    for (name, rule) in [
+        ("libcamera-corruption-00", "payload-length"),
+        ("packet-corruption-02", "descriptor-count"),
+        ("stream-corruption-15", "descriptor-unexpected"),
+    ] {
+        let (status, out, _) = replay(name);
+        assert_eq!(status, Some(65), "{name}: {out}");
+        assert!(out.contains(&format!("what peer sent: {rule}\n")), "{name}: {out}");
+    }
+    let (status, _, err) = replay("vhost-user-corruption-00");
+    assert_eq!(status, Some(64));
+    assert!(err.contains("--example transcript -- --steps "), "{err}");
+}
+
 #[test]
 fn what_is_no_transcript_is_refused_in_one_sentence() {
     let refused = |file: &Text, part: &str| {
@@ -115,10 +145,8 @@ fn what_is_no_transcript_is_refused_in_one_sentence() {
         assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(64), ""));
         assert!(err.starts_with("fdpost: ") && err.contains(part) && err.lines().count() == 1, "{err}");
     };
-    // A fuzz artefact: the sentence says what makes a transcript of it.
-    let artefact = Text::new("artefact", &[2, 0, 0xff, 0xfe, 0]);
-    refused(&artefact, "--manifest-path proptests/Cargo.toml --example transcript -- ");
-    assert!(text(&artefact.replay(&[]).stderr).contains(artefact.0.to_str().unwrap()));
+    // A fuzz artefact: the sentence says how it is read.
+    refused(&Text::new("artefact", &[2, 0, 0xff, 0xfe, 0]), "add --artefact");
     refused(&Text::new("later", b"fdpost-transcript 2\n"), "no transcript of version 1");
     refused(&Text::of("wire", "vhost-user", ""), "of the wire vhost-user");
     refused(&Text::of("line", "packet", "> 0.5 block\n"), "line 5: \"time\" is no time");

@@ -1,4 +1,4 @@
-//! Turns what the fuzz target `receiver` found into a transcript, which `fdpost replay` takes:
+//! Turns what the fuzz target `receiver` found into a transcript, as `fdpost replay --artefact` does by itself:
 //! `cargo run --example transcript -- ARTEFACT > FILE`. With `--steps` it is replayed here, on any
 //! wire.
 

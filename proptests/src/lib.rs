@@ -6,18 +6,27 @@
 //! - [`model`]: what `docs/PROTOCOL.md` says about it, slow and obvious
 //! - [`oracle`], [`sender`], [`control`], [`send_fd`]: what must hold
 //!
+//! What the command `fdpost` needs too, to replay what a fuzzer found, lies with it.
+//!
 //! An oracle panics where a promise is broken, so that it serves a test and a fuzz target alike.
 
 pub mod control;
+#[path = "../../src/bin/fdpost/script/kernel.rs"]
 pub mod kernel;
+#[path = "../../src/bin/fdpost/script/log.rs"]
 pub mod log;
 pub mod model;
 pub mod oracle;
+#[path = "../../src/bin/fdpost/script/peer.rs"]
 pub mod peer;
+#[path = "../../src/bin/fdpost/script/record.rs"]
+pub mod record;
+#[path = "../../src/bin/fdpost/script/script.rs"]
 pub mod script;
 pub mod send_fd;
 pub mod sender;
 pub mod strategy;
+#[path = "../../src/bin/fdpost/script/token.rs"]
 pub mod token;
 pub mod transcript;
 #[path = "../../tests/support/wires.rs"]

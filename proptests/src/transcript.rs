@@ -1,47 +1,21 @@
 //! The log of a conversation as a transcript and back, and what must hold of both.
 
-use fdpost::error::Malformed;
-use fdpost::machine::{Receiver, table::State};
-use fdpost::transcript::{Decision, Direction, Event, Happened, Read, Transcript, Verdict, replay};
+use fdpost::machine::table::State;
+use fdpost::transcript::{Decision, Direction, Event, Happened, Transcript, Verdict, replay};
 use fdpost::{Libcamera, Limits, Packet, Profile, Stream};
 
-use std::time::Duration;
-
-use crate::kernel::Kernel;
 use crate::log::{self, Heard, Wire};
 use crate::oracle::{Outcome, rule};
-use crate::peer::{Act, acts};
+use crate::record;
 use crate::script::Script;
-use crate::token::{Ledger, Token};
 use crate::wires::VhostUser;
 
 /// The most payload that a stranger's transcript may make a replay hold.
 const PAYLOAD_MOST: u32 = 1 << 20;
 
-/// A log as a transcript in which the first side speaks. Descriptors beyond the room that such a
-/// receiver offers never left the kernel.
+/// A log as a transcript in which the first side speaks.
 pub fn of_log(wire: Wire, limits: Limits, log: &[log::Event]) -> Transcript {
-    let mut transcript = Transcript::new(name(wire), ["peer", "receiver"], limits).expect("limits in range");
-    let limit = usize::from(limits.descriptors);
-    let room = if wire == Wire::Packet && limit > 0 { limit.max(16) } else { limit } + 1;
-    transcript.events = log.iter().map(|event| of_event(event, room)).collect();
-    transcript
-}
-
-fn of_event(event: &log::Event, room: usize) -> Event {
-    let direction = Direction::Forth;
-    let read = match event {
-        log::Event::Block(at) => return Event { direction, at: *at, happened: Happened::Block },
-        log::Event::Read(read) => read,
-    };
-    let mut met = Read::default();
-    met.bytes.clone_from(&read.bytes);
-    met.descriptors = u16::try_from(read.descriptors.len().min(room)).expect("few descriptors");
-    met.control_cut = read.cut || read.descriptors.len() > room;
-    met.malformed = read.malformed.then_some(Malformed::NegativeDescriptor { value: -24 });
-    met.unknown = read.unknown.then_some((41, 3));
-    met.end = read.end;
-    Event { direction, at: read.at, happened: Happened::Read(met) }
+    record::transcript(wire, name(wire), limits, log)
 }
 
 /// A transcript as the log of its first side, descriptors numbered as they came.
@@ -181,51 +155,14 @@ pub fn record(script: &Script) -> (Outcome, Vec<log::Event>) {
 }
 
 fn record_as<P: Profile>(script: &Script) -> (Outcome, Vec<log::Event>) {
-    let cuts: Vec<usize> = script.cuts.iter().map(|cut| usize::from(*cut)).collect();
-    let mut kernel = Kernel::new(script.wire(), Ledger::default(), &cuts);
-    let batch = u16::from(script.batch % 20);
-    let receiver = Receiver::<P, Token>::new(script.limits()).expect("a script's limits are within range");
-    let (mut receiver, mut heard) = (receiver.batch(batch), Vec::new());
-    let mut now = Duration::from_secs(1);
-    for act in acts(script) {
-        match act {
-            Act::Send(sent) => kernel.send(sent),
-            Act::Close => kernel.close(),
-            Act::Wait(milliseconds) => now += Duration::from_millis(milliseconds.into()),
-            Act::Drain => while poll(&mut receiver, &mut heard) && read(&mut receiver, &mut kernel, now) {},
-        }
-    }
+    let (receiver, heard, log) = record::run::<P>(script);
     let fault = receiver.fault();
     let verdict = match (&fault, receiver.state()) {
         (Some(fault), _) => rule(fault),
         (None, State::Ended) => "end",
         (None, _) => "more",
     };
-    (Outcome { heard, verdict, fault }, kernel.log)
-}
-
-/// Takes every message that is whole. `false` after a fault.
-fn poll<P: Profile>(receiver: &mut Receiver<P, Token>, heard: &mut Vec<Heard>) -> bool {
-    loop {
-        let mut message = match receiver.poll() {
-            Ok(Some(message)) => message,
-            Ok(None) => return true,
-            Err(_) => return false,
-        };
-        let descriptors = message.take_all().map(|token| token.id()).collect();
-        heard.push(Heard { head: *message.head(), payload: message.into_payload(), descriptors });
-    }
-}
-
-/// One read. `false` if nothing more can be read now.
-fn read<P: Profile>(receiver: &mut Receiver<P, Token>, kernel: &mut Kernel, now: Duration) -> bool {
-    let Ok(Some(hunks)) = receiver.windows() else { return false };
-    let filled = kernel.receive(now, hunks);
-    receiver.handle(now, filled);
-    if filled == 0 {
-        kernel.log.push(log::Event::Block(now));
-    }
-    filled > 0
+    (Outcome { heard, verdict, fault }, log)
 }
 
 /// A script's conversation as a transcript.

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use clap::Args;
 use fdpost::transcript::Direction;
-use fdpost::{Channel, Libcamera, Limits, Packet, Stream, Transport, inherited};
+use fdpost::{Channel, Libcamera, Limits, Packet, Stream, inherited};
 
 use crate::exit::{self, Failure};
 use crate::inspect_peers::{Between, Peers};
 use crate::inspect_record::Recorder;
 use crate::inspect_relay::{Ending, Relay};
 use crate::inspect_show::{Item, Show};
+use crate::inspect_sides::{Classic, Messages, Side};
 use crate::options::{Format, Profile};
 use crate::svg::Diagram;
 
@@ -27,7 +28,10 @@ Who the two peers are:
                         in its arguments. So fdpost can stand where COMMAND stood
   -- COMMAND            the same with the socket that FDPOST_FD names, as `fdpost run` sets it
 
-Messages pass with payload, head and descriptors. While one waits for room on one side, no other is
+Messages pass unchanged: payload, head and descriptors, in their order. The wire's framing around
+them is made anew: libcamera's padding is zero then, frames that shared a packet may leave in packets
+of their own. A stream's handshake passes as the two messages that it is; of send-fd, a descriptor
+or an error is a message. While one waits for room on one side, no other is
 read from its sender, and the other direction goes on. A violation is printed with its rule and
 ends both sides; the end of one side is passed on to the other once all before it is out. Two
 datagram sockets (libcamera) show no end: there --idle-timeout or the end of COMMAND is one.
@@ -41,13 +45,13 @@ Example: watch libcamera's worker while fdpost itself serves it
     fdpost inspect --profile libcamera --record talk -- vimc_ipa_proxy ipa_vimc.so '{}'
   fdpost replay talk --svg talk.svg")]
 pub(crate) struct Options {
-    /// The byte format that both sides speak; not send-fd, which has no messages to pass on
+    /// The byte format that both sides speak
     #[arg(long, value_enum)]
     pub(crate) profile: Profile,
     /// Number of an inherited socket; at most two
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
     pub(crate) fd: Vec<i32>,
-    /// Largest payload that passes
+    /// Largest payload that passes; for send-fd, the longest error text
     #[arg(long, value_name = "BYTES", default_value_t = 1024 * 1024)]
     pub(crate) max_payload: u32,
     /// Descriptors that pass with one message, at most 253
@@ -84,12 +88,12 @@ fn inspect(options: &Options) -> exit::Outcome<u8> {
         Profile::Libcamera => "libcamera",
         Profile::Packet => "packet",
         Profile::Stream => "stream",
-        Profile::SendFd => {
+        Profile::SendFd if options.record.is_some() => {
             return Err(Failure::usage(
-                "send-fd has no messages to pass on; inspect speaks libcamera, packet and stream, \
-                 and `fdpost serve --profile send-fd` shows what a sender sends",
+                "a transcript is of libcamera, packet or stream, whose messages have headers; leave --record out",
             ));
         }
+        Profile::SendFd => "send-fd",
     };
     let between = Between::of(&options.fd, &options.command)?;
     let limits = Limits::new()
@@ -104,11 +108,12 @@ fn inspect(options: &Options) -> exit::Outcome<u8> {
     };
     let mut diagram = options.svg.as_ref().map(|_| Diagram::new(wire, names.clone()));
     let [one, two] = peers.take_sockets();
-    let open = |socket, direction| -> exit::Outcome<Box<dyn Transport>> {
+    let open = |socket, direction| -> exit::Outcome<Box<dyn Side>> {
         match options.profile {
             Profile::Libcamera => transport::<Libcamera>(socket, limits, &recorder, direction),
             Profile::Packet => transport::<Packet>(socket, limits, &recorder, direction),
-            _ => transport::<Stream>(socket, limits, &recorder, direction),
+            Profile::Stream => transport::<Stream>(socket, limits, &recorder, direction),
+            Profile::SendFd => Ok(Box::new(Classic::new(socket, limits))),
         }
     };
     let sides = [open(one, Direction::Forth)?, open(two, Direction::Back)?];
@@ -145,11 +150,11 @@ fn transport<P: fdpost::Profile<Declared: Send> + 'static>(
     limits: Limits,
     recorder: &Option<Recorder>,
     direction: Direction,
-) -> exit::Outcome<Box<dyn Transport>> {
+) -> exit::Outcome<Box<dyn Side>> {
     let mut channel =
         Channel::<P>::from_fd(socket, limits).map_err(|error| Failure::of("a socket does not fit", error))?;
     if let Some(recorder) = recorder {
         channel.set_observer(recorder.observer(direction));
     }
-    Ok(Box::new(channel))
+    Ok(Box::new(Messages(Box::new(channel))))
 }

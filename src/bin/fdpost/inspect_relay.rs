@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use fdpost::transcript::Direction;
-use fdpost::{Deadline, Error, Message, SendError, Transport};
+use fdpost::{Error, Message, SendError};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
@@ -15,6 +15,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use crate::exit::{Failure, Outcome};
 use crate::inspect_peers::Peers;
 use crate::inspect_show::{Item, Passed};
+use crate::inspect_sides::Side;
 
 /// How often a command on a datagram socket is looked at, whose end no event tells.
 const WATCH: Duration = Duration::from_millis(20);
@@ -54,7 +55,7 @@ enum Flow {
 }
 
 pub(crate) struct Relay {
-    sides: [Box<dyn Transport>; 2],
+    sides: [Box<dyn Side>; 2],
     lanes: [Lane; 2],
     /// The sockets never tell that the peer closed.
     datagrams: bool,
@@ -64,7 +65,7 @@ pub(crate) struct Relay {
 type Tell<'a> = &'a mut dyn FnMut(Item) -> Outcome;
 
 impl Relay {
-    pub(crate) fn new(sides: [Box<dyn Transport>; 2], datagrams: bool) -> Self {
+    pub(crate) fn new(sides: [Box<dyn Side>; 2], datagrams: bool) -> Self {
         Self { sides, lanes: Default::default(), datagrams, epoch: Instant::now() }
     }
 
@@ -119,12 +120,12 @@ impl Relay {
         let to = &mut self.sides[direction.reverse() as usize];
         if let Some(message) = lane.held.take() {
             return match to.try_send(message) {
-                Ok(_complete_or_pending) => Ok(Ok(true)),
+                Ok(()) => Ok(Ok(true)),
                 Err(error) => self.refused(direction, error, tell),
             };
         }
         if to.has_pending() {
-            return match to.flush_by(Deadline::at(self.epoch)) {
+            return match to.flush() {
                 Ok(()) => Ok(Ok(true)),
                 Err(SendError { error: Error::TimedOut, .. }) => {
                     // A time of its own: it backs off, and "writable" would wake us at once.

@@ -161,6 +161,9 @@ impl Show {
     }
 
     fn message(&self, passed: &Passed) -> io::Result<()> {
+        if self.profile == Profile::SendFd && passed.kinds.is_empty() {
+            return self.peer_error(passed);
+        }
         let mut fields = self.fields("message", passed.direction, passed.at);
         let data: String = passed.first.iter().map(|byte| format!("{byte:02x}")).collect();
         fields.extend([
@@ -177,6 +180,16 @@ impl Show {
         }
         let (summary, glance) = (passed.summary(self.profile), passed.glance(GLANCE));
         let text = format!("{}{summary:<32}  {glance}", self.begin(passed.direction, passed.at));
+        self.line(fields, text.trim_end())
+    }
+
+    /// `send_fd` with an error in place of a descriptor.
+    fn peer_error(&self, passed: &Passed) -> io::Result<()> {
+        let mut fields = self.fields("peer-error", passed.direction, passed.at);
+        let data: String = passed.first.iter().map(|byte| format!("{byte:02x}")).collect();
+        fields.extend([("status", json!(passed.head.kind)), ("data", json!(data))]);
+        let begin = self.begin(passed.direction, passed.at);
+        let text = format!("{begin}peer-error: status {}  {}", passed.head.kind, passed.glance(GLANCE));
         self.line(fields, text.trim_end())
     }
 

@@ -1,6 +1,7 @@
 //! The command `fdpost`.
 #![forbid(unsafe_code)]
 
+mod artefact;
 mod child;
 mod content;
 mod conversation;
@@ -14,6 +15,7 @@ mod inspect_peers;
 mod inspect_record;
 mod inspect_relay;
 mod inspect_show;
+mod inspect_sides;
 mod kinds;
 mod numbers;
 mod options;
@@ -25,6 +27,27 @@ mod save;
 mod send;
 mod serve;
 mod svg;
+
+// What a fuzzer's bytes mean is said in one place for this command and the package `proptests`,
+// which contains these files: it depends on this library, so the command cannot depend on it.
+#[path = "script/kernel.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
+mod kernel;
+#[path = "script/log.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
+mod log;
+#[path = "script/peer.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
+mod peer;
+#[path = "script/record.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
+mod record;
+#[path = "script/script.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
+mod script;
+#[path = "script/token.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
+mod token;
 
 use std::error::Error;
 use std::ffi::OsString;

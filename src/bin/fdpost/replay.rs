@@ -1,7 +1,7 @@
 //! `fdpost replay`: feeds a transcript to the machine and tells what it decided and why.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -9,6 +9,7 @@ use fdpost::transcript::{Decision, Direction, Happened, Rule, Step, Transcript, 
 use fdpost::{Fault, Libcamera, Packet, Stream};
 use serde_json::json;
 
+use crate::artefact;
 use crate::exit::{self, Failure};
 use crate::inspect_show::{Item, Passed, Show, micros};
 use crate::numbers::numbers;
@@ -24,8 +25,8 @@ same answer. A line per step: number, direction, time, what was read; then the m
 before and after, and its decision.
 
 What a fuzzer found for the target `transcript` is one too. What it found for the target `receiver`
-is a script, and only the package proptests knows what it means; there it becomes a transcript:
-  cargo run --manifest-path proptests/Cargo.toml --example transcript -- ARTEFACT > FILE
+is a script in bytes: with --artefact FILE is read as such. Any bytes are a script, so without the
+option nothing is taken for one.
 
 Exit status: 0 no rule was broken, 64 usage or no transcript, 65 a rule was broken, 74 descriptors
 were lost or I/O failed.")]
@@ -33,6 +34,9 @@ pub(crate) struct Options {
     /// The transcript
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// FILE is what the fuzz target `receiver` found (fuzz/artifacts/receiver/crash-...)
+    #[arg(long)]
+    pub(crate) artefact: bool,
     /// Draw the conversation as a sequence diagram
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
@@ -51,13 +55,11 @@ fn feed(options: &Options) -> exit::Outcome<u8> {
     let name = options.file.display();
     let bytes =
         std::fs::read(&options.file).map_err(|error| Failure::io(format_args!("reading {name}"), &error))?;
-    let transcript = Transcript::from_bytes(&bytes).map_err(|error| match error.rule {
-        Rule::Version => Failure::usage(format_args!(
-            "{name} is no transcript of version 1; if it is what a fuzzer found, `cargo run --manifest-path \
-             proptests/Cargo.toml --example transcript -- {name}` makes one of it"
-        )),
-        _ => Failure::usage(format_args!("{name}: {error}; docs/TRANSCRIPT.md says what belongs there")),
-    })?;
+    let transcript = if options.artefact {
+        artefact::transcript(&bytes, &name.to_string())?
+    } else {
+        parse(&bytes, &options.file)?
+    };
     drop(bytes);
     let profile = match transcript.wire() {
         "libcamera" => Profile::Libcamera,
@@ -90,6 +92,16 @@ fn feed(options: &Options) -> exit::Outcome<u8> {
         teller.diagram.write(path)?;
     }
     Ok(verdicts.iter().map(status).fold(0, worse))
+}
+
+fn parse(bytes: &[u8], file: &Path) -> exit::Outcome<Transcript> {
+    let name = file.display();
+    Transcript::from_bytes(bytes).map_err(|error| match error.rule {
+        Rule::Version => Failure::usage(format_args!(
+            "{name} is no transcript of version 1; if it is what the fuzz target `receiver` found, add --artefact"
+        )),
+        _ => Failure::usage(format_args!("{name}: {error}; docs/TRANSCRIPT.md says what belongs there")),
+    })
 }
 
 /// A broken rule is the news, whatever else there is.
