@@ -115,7 +115,7 @@ fn sf_10_anyone_may_send_and_a_rule_decides() {
 }
 
 #[test] // P9; case 58
-fn without_credentials_nothing_is_taken() {
+fn sf_10_without_credentials_nothing_is_taken() {
     let ledger = Ledger::open();
     let bound = Bound::new("nobody", false);
     let sender = bound.sender();

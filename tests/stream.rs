@@ -55,6 +55,11 @@ fn st_1_a_header_cut_anywhere() {
         let expected = Violation::PayloadMissing { expected: 12, received: length as u64 };
         assert_eq!(channel.receive_by(soon()).unwrap_err(), Error::Violation(expected));
         assert_final(&mut channel, &peer, expected);
+        // Nor does it where the stream ends.
+        let (mut channel, peer) = pair(LIMITS);
+        raw_send(&peer, &message[..length], &[]);
+        drop(peer);
+        assert_eq!(channel.receive_by(soon()).unwrap_err(), Error::Violation(expected));
     }
     ledger.close();
 }
