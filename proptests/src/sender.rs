@@ -29,7 +29,8 @@ pub struct Plan {
 pub enum Op {
     /// A message; its `corruption` says what the sender cannot take about it.
     Push(Spec),
-    /// The kernel takes some: datagrams, or bytes.
+    /// The kernel takes some: datagrams, or bytes. With the highest bit, what is queued is packed
+    /// before.
     Take(u16),
     /// The kernel takes none.
     Fail(u8),
@@ -93,6 +94,8 @@ struct Sending<P: Profile> {
     /// When to transmit again, after the kernel was short of something.
     retry: Option<Duration>,
     closed: bool,
+    /// So many go out one by one, because their packet was refused.
+    singly: usize,
 }
 
 impl<P: Profile> Sending<P> {
@@ -109,6 +112,7 @@ impl<P: Profile> Sending<P> {
             back_off: 1,
             retry: None,
             closed: false,
+            singly: 0,
         };
         if !this.streams() {
             this.tx.set_packet_limit(Some(PACKET_LIMIT));
@@ -118,6 +122,7 @@ impl<P: Profile> Sending<P> {
                 Op::Push(spec) => this.push(spec),
                 Op::Take(_) if this.queue.is_empty() => {}
                 Op::Take(count) if this.streams() => this.take_bytes(usize::from(*count)),
+                Op::Take(count) if this.wire == Wire::Packet && count >> 15 == 1 => this.pack(*count),
                 Op::Take(count) => this.take_packets(usize::from(*count)),
                 Op::Fail(_) if this.queue.is_empty() => {}
                 Op::Fail(which) => this.fail(*which),
@@ -195,6 +200,51 @@ impl<P: Profile> Sending<P> {
         }
     }
 
+    /// How many of the first messages leave in one packet: docs/PROTOCOL.md, "Several frames".
+    fn lot(&self) -> usize {
+        let fits = |lot: &usize| {
+            let parts = || self.queue.iter().take(*lot).flat_map(|pushed| &pushed.parts);
+            let bytes: usize = parts().map(|part| part.0.len()).sum();
+            bytes <= PACKET_LIMIT && parts().map(|part| part.1.len()).sum::<usize>() <= 16
+        };
+        let lot = (2..=self.queue.len().min(64)).take_while(fits).last();
+        lot.filter(|_| self.singly == 0).unwrap_or(0)
+    }
+
+    /// What is queued is packed; then the kernel takes the packet, refuses it as a whole, or has
+    /// no room.
+    fn pack(&mut self, which: u16) {
+        self.tx.pack();
+        let lot = self.lot();
+        if lot == 0 {
+            return;
+        }
+        let parts = || self.queue.iter().take(lot).flat_map(|pushed| &pushed.parts);
+        let bytes: Vec<u8> = parts().flat_map(|part| part.0.clone()).collect();
+        let ids: Vec<u64> = parts().flat_map(|part| part.1.clone()).collect();
+        let transmits: Vec<_> = self.tx.transmits().collect();
+        let [packet] = &transmits[..] else { panic!("{} transmits of a packet", transmits.len()) };
+        assert_eq!(packet.slices().concat(), bytes);
+        assert_eq!(packet.descriptors().map(Token::id).collect::<Vec<_>>(), ids);
+        assert_eq!(packet.descriptor_count(), ids.len());
+        match which % 4 {
+            0 | 1 => {
+                self.taken.push((bytes, ids));
+                self.sent.extend(self.queue.drain(..lot).map(|pushed| pushed.heard));
+                self.tx.transmitted(1);
+                (self.back_off, self.retry) = (1, None);
+            }
+            2 => {
+                assert!(matches!(self.tx.failed(self.now, Failure::Refused), Outcome::Again));
+                (self.singly, self.retry) = (lot, None);
+            }
+            _ => {
+                assert!(matches!(self.tx.failed(self.now, Failure::WouldBlock), Outcome::Wait));
+                self.retry = None;
+            }
+        }
+    }
+
     /// sendmmsg(2): whole datagrams or packets.
     fn take_packets(&mut self, count: usize) {
         let count = self.tx.transmits().take(1 + count % 5).count();
@@ -228,6 +278,15 @@ impl<P: Profile> Sending<P> {
     fn retire(&mut self) {
         if self.queue.front().is_some_and(|first| first.parts.is_empty()) {
             self.sent.extend(self.queue.pop_front().map(|first| first.heard));
+            self.singly = self.singly.saturating_sub(1);
+            self.rest();
+        }
+    }
+
+    /// With nothing queued nothing is left to go out singly.
+    fn rest(&mut self) {
+        if self.queue.is_empty() {
+            self.singly = 0;
         }
     }
 
@@ -250,6 +309,7 @@ impl<P: Profile> Sending<P> {
             (Failure::Refused, Outcome::Returned(back)) if !begun => {
                 let first = self.queue.pop_front().expect("asked before");
                 self.same(back, &first.heard);
+                self.singly = 0; // past the message at fault
             }
             (Failure::Refused, Outcome::Closed(back)) if begun => self.closed(back),
             (Failure::Gone, Outcome::Closed(back)) => self.closed(back),
@@ -265,6 +325,7 @@ impl<P: Profile> Sending<P> {
                 self.same(back, &pushed.heard);
                 // Nothing is left to be tried again.
                 self.retry = self.retry.filter(|_| !self.queue.is_empty());
+                self.rest();
             }
             (None, false) => {}
             (recalled, _) => panic!("recalled {recalled:?}"),
@@ -273,7 +334,7 @@ impl<P: Profile> Sending<P> {
 
     /// All that did not leave came back, whole and in order.
     fn closed(&mut self, back: Vec<Message<Token>>) {
-        (self.closed, self.retry) = (true, None);
+        (self.closed, self.retry, self.singly) = (true, None, 0);
         assert_eq!(back.len(), self.queue.len());
         for message in back {
             let pushed = self.queue.pop_front().expect("as many as there are");

@@ -270,6 +270,7 @@ impl<P: Profile, F> Sender<P, F> {
         let newest = self.queue.pop_back()?;
         if self.queue.is_empty() {
             self.retry = None; // nothing is left to be tried again
+            self.packing.release();
         }
         Some(newest.message)
     }
