@@ -1,6 +1,6 @@
-//! Turns what the fuzz target `receiver` found into a transcript, as `fdpost replay --artefact` does by itself:
+//! Turns what the fuzz target `receiver` found into a transcript, to keep or to edit:
 //! `cargo run --example transcript -- ARTEFACT > FILE`. With `--steps` it is replayed here, on any
-//! wire.
+//! wire; `fdpost replay --artefact` knows all but `vhost-user`.
 
 use std::process::ExitCode;
 use std::{env, fs};

@@ -1,22 +1,16 @@
 //! The log of a conversation as a transcript and back, and what must hold of both.
 
-use fdpost::machine::table::State;
 use fdpost::transcript::{Decision, Direction, Event, Happened, Transcript, Verdict, replay};
-use fdpost::{Libcamera, Limits, Packet, Profile, Stream};
+use fdpost::{Libcamera, Packet, Profile, Stream};
 
 use crate::log::{self, Heard, Wire};
 use crate::oracle::{Outcome, rule};
-use crate::record;
+use crate::record::{self, Recorded, of_log};
 use crate::script::Script;
 use crate::wires::VhostUser;
 
 /// The most payload that a stranger's transcript may make a replay hold.
 const PAYLOAD_MOST: u32 = 1 << 20;
-
-/// A log as a transcript in which the first side speaks.
-pub fn of_log(wire: Wire, limits: Limits, log: &[log::Event]) -> Transcript {
-    record::transcript(wire, name(wire), limits, log)
-}
 
 /// A transcript as the log of its first side, descriptors numbered as they came.
 pub fn to_log(transcript: &Transcript) -> Vec<log::Event> {
@@ -84,11 +78,11 @@ fn replayed_as<P: Profile>(transcript: &Transcript) -> (Vec<Heard>, Verdict) {
 pub fn check_script(script: &Script) -> Outcome {
     let wire = script.wire();
     let (outcome, log) = record(script);
-    let transcript = of_log(wire, script.limits(), &log);
+    let transcript = of_log(name(wire), script.limits(), &log);
     let text = transcript.to_string();
     let parsed: Transcript = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(parsed, transcript, "parse(display(x)) == x");
-    let again = of_log(wire, script.limits(), &to_log(&transcript));
+    let again = of_log(name(wire), script.limits(), &to_log(&transcript));
     assert_eq!(again, transcript, "the log comes back");
 
     // Numbers of the kernel: those lost on the way have one too.
@@ -146,26 +140,24 @@ fn held(event: &Event) -> usize {
 
 /// What a script's receiver meets, and what comes of it.
 pub fn record(script: &Script) -> (Outcome, Vec<log::Event>) {
-    match script.wire() {
-        Wire::Libcamera => record_as::<Libcamera>(script),
-        Wire::Packet => record_as::<Packet>(script),
-        Wire::Stream => record_as::<Stream>(script),
-        Wire::VhostUser => record_as::<VhostUser>(script),
-    }
-}
-
-fn record_as<P: Profile>(script: &Script) -> (Outcome, Vec<log::Event>) {
-    let (receiver, heard, log) = record::run::<P>(script);
-    let fault = receiver.fault();
-    let verdict = match (&fault, receiver.state()) {
-        (Some(fault), _) => rule(fault),
-        (None, State::Ended) => "end",
-        (None, _) => "more",
+    let recorded = match script.wire() {
+        Wire::Libcamera => record::record::<Libcamera>(script),
+        Wire::Packet => record::record::<Packet>(script),
+        Wire::Stream => record::record::<Stream>(script),
+        Wire::VhostUser => record::record::<VhostUser>(script),
     };
+    let Recorded { log, heard, verdict } = recorded;
+    let fault = if let Verdict::Fault(fault) = verdict { Some(fault) } else { None };
+    let verdict = fault.as_ref().map_or(verdict.name(), rule);
     (Outcome { heard, verdict, fault }, log)
 }
 
 /// A script's conversation as a transcript.
 pub fn of_script(script: &Script) -> Transcript {
-    of_log(script.wire(), script.limits(), &record(script).1)
+    match script.wire() {
+        Wire::Libcamera => record::of_script::<Libcamera>(script),
+        Wire::Packet => record::of_script::<Packet>(script),
+        Wire::Stream => record::of_script::<Stream>(script),
+        Wire::VhostUser => record::of_script::<VhostUser>(script),
+    }
 }

@@ -28,27 +28,6 @@ mod send;
 mod serve;
 mod svg;
 
-// What a fuzzer's bytes mean is said in one place for this command and the package `proptests`,
-// which contains these files: it depends on this library, so the command cannot depend on it.
-#[path = "script/kernel.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
-mod kernel;
-#[path = "script/log.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
-mod log;
-#[path = "script/peer.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
-mod peer;
-#[path = "script/record.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
-mod record;
-#[path = "script/script.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
-mod script;
-#[path = "script/token.rs"]
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "it is a module of proptests too")]
-mod token;
-
 use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;

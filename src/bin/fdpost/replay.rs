@@ -1,7 +1,7 @@
 //! `fdpost replay`: feeds a transcript to the machine and tells what it decided and why.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -24,17 +24,16 @@ read (docs/TRANSCRIPT.md). No socket is opened and no time passes: the same file
 same answer. A line per step: number, direction, time, what was read; then the machine's state
 before and after, and its decision.
 
-What a fuzzer found for the target `transcript` is one too. What it found for the target `receiver`
-is a script in bytes: with --artefact FILE is read as such. Any bytes are a script, so without the
-option nothing is taken for one.
+What a fuzzer found for the target `transcript` is one too; what it found for the target `receiver`
+stands for one and needs --artefact.
 
 Exit status: 0 no rule was broken, 64 usage or no transcript, 65 a rule was broken, 74 descriptors
 were lost or I/O failed.")]
 pub(crate) struct Options {
-    /// The transcript
+    /// The transcript, or the artefact
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// FILE is what the fuzz target `receiver` found (fuzz/artifacts/receiver/crash-...)
+    /// FILE is what the fuzz target `receiver` found: bytes that stand for a conversation
     #[arg(long)]
     pub(crate) artefact: bool,
     /// Draw the conversation as a sequence diagram
@@ -52,14 +51,11 @@ pub(crate) fn run(options: Options) -> ExitCode {
 }
 
 fn feed(options: &Options) -> exit::Outcome<u8> {
-    let name = options.file.display();
+    let name = options.file.display().to_string();
     let bytes =
         std::fs::read(&options.file).map_err(|error| Failure::io(format_args!("reading {name}"), &error))?;
-    let transcript = if options.artefact {
-        artefact::transcript(&bytes, &name.to_string())?
-    } else {
-        parse(&bytes, &options.file)?
-    };
+    let transcript =
+        if options.artefact { artefact::transcript(&name, &bytes) } else { parse(&name, &bytes) }?;
     drop(bytes);
     let profile = match transcript.wire() {
         "libcamera" => Profile::Libcamera,
@@ -94,11 +90,10 @@ fn feed(options: &Options) -> exit::Outcome<u8> {
     Ok(verdicts.iter().map(status).fold(0, worse))
 }
 
-fn parse(bytes: &[u8], file: &Path) -> exit::Outcome<Transcript> {
-    let name = file.display();
+fn parse(name: &str, bytes: &[u8]) -> exit::Outcome<Transcript> {
     Transcript::from_bytes(bytes).map_err(|error| match error.rule {
         Rule::Version => Failure::usage(format_args!(
-            "{name} is no transcript of version 1; if it is what the fuzz target `receiver` found, add --artefact"
+            "{name} is no transcript of version 1; if the fuzz target `receiver` found it, add --artefact"
         )),
         _ => Failure::usage(format_args!("{name}: {error}; docs/TRANSCRIPT.md says what belongs there")),
     })

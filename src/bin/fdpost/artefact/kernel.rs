@@ -6,9 +6,9 @@ use fdpost::machine::Hunk;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::log::{Event, Read, Wire};
-use crate::peer::Sent;
-use crate::token::{Ledger, Token};
+use super::log::{Event, Read, Wire};
+use super::peer::Sent;
+use super::token::{Ledger, Token};
 
 /// One direction of a socket.
 pub struct Kernel {

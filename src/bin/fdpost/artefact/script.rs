@@ -8,7 +8,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use fdpost::Limits;
 use std::time::Duration;
 
-use crate::log::Wire;
+use super::log::Wire;
 
 /// Steps that are looked at; a fuzzer's longer ones only cost time.
 const STEPS: usize = 48;
@@ -46,7 +46,7 @@ pub enum Step {
     Close,
 }
 
-/// A message and what is wrong with it. [`crate::peer`] says what each value means.
+/// A message and what is wrong with it. [`super::peer`] says what each value means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
     pub size: u16,

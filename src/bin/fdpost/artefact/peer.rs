@@ -3,8 +3,8 @@
 
 use fdpost::{Head, Limits};
 
-use crate::log::Wire;
-use crate::script::{Script, Spec, Step};
+use super::log::Wire;
+use super::script::{Script, Spec, Step};
 
 /// The `corruption` that is none: an honest message that takes its time.
 pub const SLOWLY: u8 = 16;
@@ -36,7 +36,7 @@ pub fn said(spec: &Spec, wire: Wire, limits: &Limits) -> Said {
     // Within the limits, small or larger; or close to them on either side.
     let (payload, descriptors) = (i64::from(limits.payload), i64::from(limits.descriptors));
     let size = match spec.size {
-        0xf800.. => payload + i64::from(i8::from_le_bytes([spec.size.to_le_bytes()[0]]) / 16),
+        0xf800.. => payload + i64::from(spec.size as i8 / 16),
         0xf000.. => (i64::from(spec.size - 0xf000) * 8).min(payload),
         _ => i64::from(spec.size % 100).min(payload),
     };
