@@ -13,6 +13,8 @@ PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/nopanic/Cargo.
 WASM := wasm32-unknown-unknown
 I686 := i686-unknown-linux-gnu
 MSRV := 1.85.0
+# All that a user may ask for.
+FEATURES := cli,arbitrary
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 FUZZ_SECONDS ?= 20
 T ?= receiver
@@ -33,7 +35,7 @@ demo-libcamera: ## drive libcamera's packaged worker (installed when root and ab
 	cargo run --locked --quiet --example libcamera_worker
 
 test: ## unit, integration, doc and property tests, and the corpus replayed
-	RUST_TEST_THREADS=1 cargo test --locked --features cli,arbitrary
+	RUST_TEST_THREADS=1 cargo test --locked --features $(FEATURES)
 	cargo test --locked --manifest-path proptests/Cargo.toml
 
 prop: ## property tests with CASES cases each (default 10000)
@@ -53,7 +55,7 @@ check: ## formats, lints, docs, the core for wasm, import direction, rules, publ
 	for package in $(PACKAGES) loom-tests/Cargo.toml; do cargo fmt --check --manifest-path $$package; done
 	RUSTFLAGS="--cfg fdpost_loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom \
 	  cargo clippy --locked --all-targets --manifest-path loom-tests/Cargo.toml -- -D warnings
-	cargo clippy --locked --all-targets --features cli,arbitrary -- -D warnings
+	cargo clippy --locked --all-targets --features $(FEATURES) -- -D warnings
 	cargo clippy --locked --no-default-features --lib -- -D warnings
 	for package in $(filter-out Cargo.toml,$(PACKAGES)); do \
 	  cargo clippy --locked --all-targets --manifest-path $$package -- -D warnings; done
@@ -84,11 +86,12 @@ test-i686: ## the root package's tests as 32-bit programs
 	@if ! $(call has_target,$(I686)); then $(call skipped,$(I686) is not installed (rustup target add $(I686))); \
 	elif ! echo 'int main(void){return 0;}' | gcc -m32 -x c -o /dev/null - 2>/dev/null; then \
 	  $(call skipped,no 32-bit linker (apt-get install gcc-multilib)); \
-	else RUST_TEST_THREADS=1 cargo test --locked --target $(I686) --features cli,arbitrary \
+	else RUST_TEST_THREADS=1 cargo test --locked --target $(I686) --features $(FEATURES) \
 	  && cargo test --locked --target $(I686) --manifest-path proptests/Cargo.toml; fi
 
+# Not the shell's: there SECONDS is how long it has run.
 fuzz: ## fuzz target T for SECONDS (default 60): make fuzz T=control SECONDS=600
-	RUSTC_BOOTSTRAP=1 cargo fuzz run $(T) -- -max_total_time=$${SECONDS:-60}
+	RUSTC_BOOTSTRAP=1 cargo fuzz run $(T) -- -max_total_time=$(or $(SECONDS),60)
 
 fuzz-smoke: ## every fuzz target for FUZZ_SECONDS (20)
 	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
@@ -107,17 +110,12 @@ doc: ## the API's documentation
 
 mutants: ## how many planted changes the tests notice (hours)
 	@if command -v cargo-mutants >/dev/null; then \
-	  cargo mutants --features cli,arbitrary -f 'src/wire/**' -f 'src/profile/**' -f 'src/machine/**' -f 'src/driver/**'; \
+	  cargo mutants --features $(FEATURES) -f 'src/wire/**' -f 'src/profile/**' -f 'src/machine/**' -f 'src/driver/**'; \
 	  else $(call skipped,cargo-mutants is not installed (cargo install cargo-mutants)); fi
 
+# Each stage says when it ended, so that a log tells where the time went, or where it stopped.
 ci: ## what .ci/run runs
-	$(MAKE) check
-	$(MAKE) test
-	$(MAKE) loom
-	THREADS=8 MESSAGES=2000000 $(MAKE) stress
-	$(MAKE) msrv
-	$(MAKE) nopanic
-	$(MAKE) test-i686
-	$(MAKE) fuzz-smoke
-	$(MAKE) demo
-	$(MAKE) demo-libcamera
+	@set -- check test loom 'stress MESSAGES=2000000' msrv nopanic test-i686 fuzz-smoke demo demo-libcamera; \
+	for stage in "$$@"; do \
+	  echo "== $$stage"; $(MAKE) --no-print-directory $$stage || { echo "== $$stage: failed after $$SECONDS s"; exit 1; }; \
+	  echo "== $$stage: done, $$SECONDS s since the start"; done
