@@ -4,6 +4,8 @@
 
 mod misuse;
 
+use crate::accept::{Accept, Found};
+
 pub use misuse::Misuse;
 
 /// A rule of the wire that the peer broke. It is final (P3).
@@ -165,6 +167,17 @@ pub enum Violation {
         /// Zero bytes among them.
         zeros: u64,
     },
+    /// A descriptor of a kind that its place does not accept: the user's [`Policy`](crate::Policy)
+    /// says which. Of several that it accepts, the one that comes closest stands here.
+    #[error("descriptor {slot} is {found}, where {required} is accepted")]
+    DescriptorKind {
+        /// The descriptor's place in its message, from 0.
+        slot: u32,
+        /// What is accepted there.
+        required: Accept,
+        /// What came.
+        found: Found,
+    },
     /// A rule of a wire that this crate does not know: for profiles written elsewhere.
     #[error("{rule}: {received:#x} where {expected:#x} is expected")]
     WireRule {
@@ -207,6 +220,7 @@ impl Violation {
             Self::Marker { .. } => "marker",
             Self::Handshake { .. } => "handshake",
             Self::Status { .. } => "status",
+            Self::DescriptorKind { .. } => "descriptor-kind",
             Self::WireRule { rule, .. } => rule,
         }
     }

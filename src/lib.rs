@@ -5,7 +5,7 @@
 //! refuses everything else; a thin driver (`Channel`, feature `driver`) moves the bytes over
 //! `AF_UNIX` sockets. What a peer may send is the business of a [`profile`].
 //!
-//! Imports go one way: [`error`], [`limits`] <- [`message`] <- [`wire`] <- [`profile`] <-
+//! Imports go one way: [`accept`], [`error`], [`limits`] <- [`message`] <- [`wire`] <- [`profile`] <-
 //! [`machine`] <- `outbox` <- `driver` <- the command. The core has no clock, no system call, no
 //! `OwnedFd` and no `unsafe`; without the feature `driver` the crate is `no_std` with `alloc`.
 #![cfg_attr(
@@ -28,6 +28,7 @@ assert_eq!(message.payload(), b"frame 7");
 
 extern crate alloc;
 
+pub mod accept;
 pub mod error;
 pub mod limits;
 pub mod machine;
@@ -46,6 +47,7 @@ pub mod transcript;
 #[cfg(feature = "driver")]
 pub mod driver;
 
+pub use accept::{Accept, Policy, Seals};
 pub use error::{Exhausted, Fault, Misuse, Violation};
 pub use limits::Limits;
 pub use message::Head;

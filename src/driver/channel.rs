@@ -18,6 +18,7 @@ use super::sending::{Lines, Sending};
 use super::stats::Stats;
 use super::wait::wait;
 use super::{socket, sys};
+use crate::accept::Policy;
 use crate::limits::Limits;
 use crate::machine::{Held, Hunk, Receiver, Sender};
 use crate::message::Message;
@@ -41,6 +42,7 @@ pub struct Channel<P: Profile> {
     /// Where the sender went, once the channel was split.
     lines: Option<Arc<Lines<P>>>,
     reaper: Option<Box<dyn Reaper>>,
+    policy: Option<Policy>,
     observer: Option<Box<Observer>>,
     epoch: Instant,
     /// poll(2) spoke of a hang-up: on a datagram socket the only sign of a local shutdown.
@@ -127,6 +129,7 @@ impl<P: Profile> Channel<P> {
             sender,
             lines: None,
             reaper: None,
+            policy: None,
             observer: None,
             epoch: Instant::now(),
             hung_up: false,
@@ -143,6 +146,28 @@ impl<P: Profile> Channel<P> {
 
     pub(super) fn set_boxed_reaper(&mut self, reaper: Box<dyn Reaper>) {
         self.reaper = Some(reaper);
+    }
+
+    /// Which kinds of descriptors are accepted, from the next message on; without it, any, as many as
+    /// `Limits` say. A message with another is the peer's violation `descriptor-kind`, final like
+    /// any, after the messages before it. Where this process cannot find out what a descriptor is
+    /// (a security module or a seccomp filter forbids the question), the answer is [`Error::Io`] for
+    /// ever, since the message is lost: nobody's fault, and nothing unchecked is handed out.
+    ///
+    /// ```
+    /// use fdpost::{Accept, Channel, Error, Limits, Message, Packet, Policy, Seals};
+    ///
+    /// let (mut ours, theirs) = Channel::<Packet>::pair(Limits::new().descriptors(1))?;
+    /// ours.set_policy(Policy::new().every(Accept::memfd(Seals::STEADY)));
+    /// let mut theirs = Channel::<Packet>::from_fd(theirs, Limits::new())?;
+    /// let null = std::fs::File::open("/dev/null")?;
+    /// theirs.send(Message::new(b"not what was agreed").with(null.into()))?;
+    /// let error = ours.receive().unwrap_err();
+    /// assert_eq!(error.violation().map(|violation| violation.rule()), Some("descriptor-kind"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = Some(policy);
     }
 
     /// Who is shown what each recvmsg(2) brought, before anything judges it, and when; `None`:

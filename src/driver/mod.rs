@@ -7,6 +7,7 @@ mod deadline;
 mod error;
 mod handshake;
 mod memfd;
+mod policy;
 mod reaper;
 mod receiving;
 mod send_fd;

@@ -9,6 +9,7 @@ use super::deadline::Deadline;
 use super::error::Error;
 use super::reaper::Reaper;
 use super::stats::Stats;
+use crate::accept::Policy;
 use crate::message::Message;
 use crate::profile::Profile;
 
@@ -57,6 +58,11 @@ impl<P: Profile> Receiving<P> {
     /// Who gets the descriptors of refused messages.
     pub fn set_reaper(&mut self, reaper: impl Reaper + 'static) {
         self.0.set_reaper(reaper);
+    }
+
+    /// Which kinds of descriptors are accepted.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.0.set_policy(policy);
     }
 
     /// Reads so many datagrams or packets in one system call.

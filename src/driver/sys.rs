@@ -8,6 +8,7 @@
     reason = "recvmsg, sendmsg, getsockopt, mmap and numbers of descriptors have no safe form that keeps P2"
 )]
 
+mod look;
 mod mapping;
 
 use std::mem;
@@ -24,6 +25,7 @@ use crate::machine::{Hunk, Transmit};
 use crate::profile::Framing;
 use crate::wire::control::{self, Item, Layout};
 
+pub(super) use look::{Status, is_pidfd, status};
 pub(super) use mapping::Mapping;
 
 /// Hunks or transmits of one call: their headers lie on the stack.

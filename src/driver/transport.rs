@@ -8,6 +8,7 @@ use super::deadline::Deadline;
 use super::error::{Error, SendError};
 use super::reaper::Reaper;
 use super::stats::Stats;
+use crate::accept::Policy;
 use crate::message::Message;
 use crate::profile::Profile;
 
@@ -83,6 +84,8 @@ pub trait Transport: AsFd + Send {
     fn closer(&self) -> Closer;
     /// Who gets the descriptors of refused messages.
     fn set_reaper(&mut self, reaper: Box<dyn Reaper>);
+    /// Which kinds of descriptors are accepted.
+    fn set_policy(&mut self, policy: Policy);
     /// Counters.
     fn stats(&self) -> Stats;
 }
@@ -146,6 +149,10 @@ impl<P: Profile<Declared: Send>> Transport for Channel<P> {
 
     fn set_reaper(&mut self, reaper: Box<dyn Reaper>) {
         Self::set_boxed_reaper(self, reaper);
+    }
+
+    fn set_policy(&mut self, policy: Policy) {
+        Self::set_policy(self, policy);
     }
 
     fn stats(&self) -> Stats {

@@ -1,5 +1,7 @@
 //! The receiving half.
 
+mod refusal;
+
 use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
@@ -195,16 +197,6 @@ impl<P: Profile, F> Receiver<P, F> {
             self.transition(Input::Overdue, None);
         }
         self.release();
-    }
-
-    /// Takes the descriptors of what was refused, to be closed where that may block. Those not
-    /// taken close when the receiver is dropped. Yields nothing before the final fault.
-    pub fn refused(&mut self) -> impl Iterator<Item = F> + use<'_, P, F> {
-        let finished = self.fault.is_some();
-        let hunks = self.hunks.iter_mut().filter(move |_| finished);
-        let parted = Some(&mut self.assembly.descriptors).filter(|_| finished);
-        let parted = parted.into_iter().flat_map(|held| held.drain(..)).flatten();
-        parted.chain(hunks.flat_map(|hunk| hunk.descriptors.drain(..)))
     }
 
     /// What is held now.

@@ -32,6 +32,11 @@ pub(crate) fn numbers(violation: &Violation) -> Vec<(&'static str, Value)> {
         Marker { expected, received } => pairs!(expected, received),
         Handshake { expected, bytes } => pairs!(expected, bytes),
         Status { bytes, zeros } => pairs!(bytes, zeros),
+        DescriptorKind { slot, required, found } => vec![
+            ("slot", json!(slot)),
+            ("required", json!(required.to_string())),
+            ("found", json!(found.to_string())),
+        ],
         WireRule { expected, received, .. } => pairs!(expected, received),
         // EmptyMessage has none; rules to come are told by their text until they stand here.
         _ => Vec::new(),

@@ -65,7 +65,7 @@ impl<P: Profile> Channel<P> {
         self.flush_aside();
         loop {
             match self.receiver.poll_into(message) {
-                Ok(true) => return Ok(()),
+                Ok(true) => return self.judge(message),
                 Ok(false) => {}
                 Err(fault) => return Err(self.condemn(fault)),
             }
@@ -159,6 +159,23 @@ impl<P: Profile> Channel<P> {
         }
         let now = Deadline::at(self.epoch);
         Ok(self.wait(RDHUP, now)?.intersects(PollFlags::POLLHUP | RDHUP))
+    }
+
+    /// Whether a whole message has the kinds of descriptors that are accepted (CO-12). That takes
+    /// system calls, so it is not the machine's to find out; what comes of it is.
+    fn judge(&mut self, message: &mut Owned) -> Result<(), Error> {
+        let Some(policy) = self.policy.as_ref().filter(|_| message.descriptor_count() > 0) else {
+            return Ok(());
+        };
+        let Err(error) = policy.check(message) else { return Ok(()) };
+        let count = u32::try_from(message.descriptor_count()).unwrap_or(u32::MAX);
+        let fault = match error {
+            Error::Violation(violation) => violation.into(),
+            // The machine has no errno: to it they are as good as lost.
+            _ => Exhausted::DescriptorsLost { declared: count, received: count }.into(),
+        };
+        self.receiver.refuse(message, fault);
+        Err(self.end_with(error))
     }
 
     /// The final fault: nothing more passes, and what was refused goes to the reaper (P3).
