@@ -1,5 +1,6 @@
 //! A conversation over one socket.
 
+mod attach;
 mod receive;
 mod send;
 
@@ -25,6 +26,7 @@ use crate::message::Message;
 use crate::outbox::{Bounds, Outbox};
 use crate::profile::Profile;
 
+pub use attach::Unattached;
 pub use send::Sent;
 
 type Owned = Message<OwnedFd>;

@@ -18,7 +18,7 @@ mod sys;
 mod transport;
 mod wait;
 
-pub use channel::{Channel, Closer, Sent};
+pub use channel::{Channel, Closer, Sent, Unattached};
 pub use deadline::Deadline;
 pub use error::{Error, SendError};
 pub use memfd::{Mapped, Memfd};

@@ -32,6 +32,20 @@ pub enum Misuse {
         /// The descriptor's place.
         index: u64,
     },
+    /// A place that the message does not have.
+    #[error("descriptor {index} of a message that has {count}")]
+    NoDescriptor {
+        /// The place asked for.
+        index: u64,
+        /// Descriptors of the message.
+        count: u64,
+    },
+    /// A channel that would lose something if its socket were handed over.
+    #[error("the channel cannot be handed over while it holds {holds}")]
+    ChannelBusy {
+        /// What would be lost.
+        holds: &'static str,
+    },
     /// A value in the message's head that the wire cannot carry.
     #[error("the {wire} wire cannot carry {field} = {value:#x}")]
     HeadUnsupported {

@@ -24,6 +24,19 @@ pub(super) struct Position {
     claimed: u32,
 }
 
+impl Position {
+    /// Whether all of `hunk` was looked at, and its end will show nothing wrong.
+    pub(super) fn is_at_the_end<P: Profile, F>(&self, hunk: &Hunk<F>) -> bool {
+        let looked_at = self.offset >= hunk.bytes.len();
+        self.entered
+            && match P::FRAMING {
+                Framing::PartPerDatagram => looked_at,
+                Framing::MessagesPerPacket(_) => looked_at && !hunk.cut() && leave(hunk, self).is_ok(),
+                Framing::Stream { .. } => looked_at && self.in_place == 0,
+            }
+    }
+}
+
 /// What looking at a hunk gave.
 pub(super) enum Step {
     /// It is used up; the next one, if there is one.

@@ -85,6 +85,19 @@ impl<P: Profile, F> Receiver<P, F> {
         self.state
     }
 
+    /// Whether all that was read has been delivered, and no message has begun: nothing would be lost
+    /// with this receiver.
+    pub fn is_between(&self) -> bool {
+        let left = self.hunks.get(self.next..self.filled).unwrap_or_default();
+        self.state == State::Idle
+            && match left {
+                [] => true,
+                // A packet is used up only when its end is looked at, by the next `poll`.
+                [last] => self.at.is_at_the_end::<P, F>(last),
+                _ => false,
+            }
+    }
+
     /// The final fault, if there is one. Messages that came before it may still be to be polled.
     pub const fn fault(&self) -> Option<Fault> {
         self.fault
