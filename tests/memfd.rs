@@ -5,9 +5,11 @@ mod support;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use fdpost::{Error, Memfd, Misuse};
+use fdpost::{Error, Memfd, Misuse, Seals};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use support::{Ledger, assert_child, child, child_value};
 
 const SHRINK: SealFlag = SealFlag::F_SEAL_SHRINK;
@@ -82,4 +84,75 @@ fn our_own_descriptors_are_above_the_standard_ones() {
     use std::os::fd::AsFd;
     let numbers = [channel.as_fd().as_raw_fd(), theirs.as_raw_fd(), memfd.as_raw_fd()];
     assert!(numbers.iter().all(|number| *number >= 3), "{numbers:?}");
+}
+
+#[test] // P4
+fn created_filled_sealed_and_mapped() {
+    use std::os::unix::fs::FileExt;
+    let ledger = Ledger::open();
+    let file = std::fs::File::from(Memfd::create("later", 10_000).unwrap());
+    assert_eq!((Memfd::seals(&file).unwrap(), file.metadata().unwrap().len()), (Seals::NONE, 10_000));
+    file.write_all_at(b"pixels", 9_000).unwrap();
+    let missing = Misuse::SealsMissing { found: 0, needed: Seals::STEADY.bits() };
+    assert_eq!(Memfd::map(&file, 10_000).unwrap_err(), Error::Misuse(missing));
+    // One after the other: what was sealed stays so.
+    for (seal, all) in
+        [(Seals::SHRINK, Seals::SHRINK), (Seals::WRITE, Seals::STEADY), (Seals::WRITE, Seals::STEADY)]
+    {
+        Memfd::seal(&file, seal).unwrap();
+        assert_eq!(Memfd::seals(&file).unwrap(), all);
+    }
+    let mapped = Memfd::map(&file, 10_000).unwrap();
+    assert_eq!((&mapped[9_000..9_006], mapped[0], mapped.len()), (&b"pixels"[..], 0, 10_000));
+    assert_eq!(file.write_all_at(b"late", 0).unwrap_err().raw_os_error(), Some(libc::EPERM));
+    assert_eq!(file.set_len(1).unwrap_err().raw_os_error(), Some(libc::EPERM));
+    Memfd::seal(&file, Seals::ALL).unwrap();
+    let error = Memfd::seal(&file, Seals::GROW).unwrap_err();
+    assert_eq!(error, Error::Io { call: "fcntl", errno: libc::EPERM });
+    assert_eq!(Memfd::create("empty", 0).map(std::fs::File::from).unwrap().metadata().unwrap().len(), 0);
+    let error = Memfd::create("huge", u64::MAX).unwrap_err();
+    assert_eq!(error, Error::Io { call: "ftruncate", errno: libc::EFBIG });
+    drop((file, mapped));
+    ledger.close();
+}
+
+#[test] // P2: whoever has mapped it must not meet SIGBUS
+fn it_grows_and_never_shrinks() {
+    let ledger = Ledger::open();
+    let memfd = Memfd::create("grows", 100).unwrap();
+    Memfd::grow(&memfd, 5_000).unwrap();
+    Memfd::grow(&memfd, 5_000).unwrap();
+    let error = Memfd::grow(&memfd, 4_999).unwrap_err();
+    assert_eq!(error, Error::Misuse(Misuse::FileTooLarge { found: 5_000, most: 4_999 }));
+    Memfd::seal(&memfd, Seals::GROW).unwrap();
+    Memfd::grow(&memfd, 5_000).unwrap();
+    assert_eq!(Memfd::grow(&memfd, 5_001).unwrap_err(), Error::Io { call: "ftruncate", errno: libc::EPERM });
+    drop(memfd);
+    ledger.close();
+}
+
+#[test]
+fn what_seals_cannot_be_put_on() {
+    let ledger = Ledger::open();
+    let memfd = Memfd::create("mapped", 4096).unwrap();
+    let length = std::num::NonZeroUsize::new(4096).unwrap();
+    let (protection, shared) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
+    #[allow(unsafe_code, reason = "a mapping that is written through has no safe form")]
+    // SAFETY: a fresh mapping at an address of the kernel's choice touches no other memory.
+    let place = unsafe { mmap(None, length, protection, shared, &memfd, 0) }.unwrap();
+    let busy = Error::Io { call: "fcntl", errno: libc::EBUSY };
+    assert_eq!(Memfd::seal(&memfd, Seals::WRITE).unwrap_err(), busy);
+    #[allow(unsafe_code, reason = "as above")]
+    // SAFETY: this mapping, of which nothing is borrowed.
+    unsafe { munmap(place, 4096) }.unwrap();
+    Memfd::seal(&memfd, Seals::WRITE).unwrap();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let none = Error::Io { call: "fcntl", errno: libc::EINVAL };
+    assert_eq!(Memfd::seals(&file).unwrap_err(), none);
+    let place = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+    let readable = std::fs::File::open(place).unwrap();
+    let denied = Error::Io { call: "fcntl", errno: libc::EPERM };
+    assert_eq!(Memfd::seal(&readable, Seals::GROW).unwrap_err(), denied);
+    drop((memfd, file, readable));
+    ledger.close();
 }

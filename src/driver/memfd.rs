@@ -4,13 +4,17 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Write;
 use std::ops::Deref;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::ftruncate;
 
 use super::error::Error;
 use super::sys::{self, Mapping};
+use crate::accept::Seals;
+use crate::error::Misuse;
 
 /// Making and mapping sealed memfds.
 #[derive(Clone, Copy, Debug)]
@@ -23,18 +27,72 @@ impl Memfd {
     /// # Errors
     /// [`Error::Io`] of memfd_create(2), write(2) or fcntl(2).
     pub fn sealed(name: &str, bytes: &[u8]) -> Result<OwnedFd, Error> {
-        let name: Vec<u8> = name.bytes().take_while(|byte| *byte != 0).collect();
-        let name = CString::new(name).unwrap_or_default();
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let memfd = memfd_create(name.as_c_str(), flags).map_err(|errno| Error::io("memfd_create", errno))?;
-        let memfd = sys::raised(memfd).map_err(|errno| Error::io("fcntl", errno))?;
-        let mut file = File::from(memfd);
+        let mut file = File::from(make(name)?);
         file.write_all(bytes)
             .map_err(|error| Error::Io { call: "write", errno: error.raw_os_error().unwrap_or(0) })?;
-        let seals =
-            SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|errno| Error::io("fcntl", errno))?;
+        Self::seal(&file, Seals::ALL)?;
         Ok(file.into())
+    }
+
+    /// A memfd of `size` zero bytes, without a seal: to be filled, then [`seal`](Self::seal)ed and
+    /// sent. Memory is taken as it is written to.
+    ///
+    /// ```
+    /// use fdpost::{Memfd, Seals};
+    /// use std::os::unix::fs::FileExt;
+    ///
+    /// let file = std::fs::File::from(Memfd::create("frame", 4096)?);
+    /// file.write_all_at(b"pixels", 100)?;
+    /// Memfd::seal(&file, Seals::ALL)?;
+    /// assert_eq!(&Memfd::map(&file, 4096)?[100..106], b"pixels");
+    /// assert!(file.write_all_at(b"late", 0).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`] of memfd_create(2), fcntl(2) or ftruncate(2).
+    pub fn create(name: &str, size: u64) -> Result<OwnedFd, Error> {
+        let memfd = make(name)?;
+        if size > 0 {
+            resize(memfd.as_fd(), size)?;
+        }
+        Ok(memfd)
+    }
+
+    /// Makes a memfd larger, to `size` bytes; what is new is zero. It is never made smaller: whoever
+    /// has mapped it would meet SIGBUS.
+    ///
+    /// # Errors
+    /// [`Misuse::FileTooLarge`](crate::Misuse::FileTooLarge) where it has more than `size` bytes;
+    /// [`Error::Io`] of statx(2) or ftruncate(2), with EPERM where it is sealed against growing.
+    pub fn grow(memfd: impl AsFd, size: u64) -> Result<(), Error> {
+        let memfd = memfd.as_fd();
+        let found = sys::status(memfd).map_err(|errno| Error::io("statx", errno))?.bytes;
+        if found > size {
+            return Err(Misuse::FileTooLarge { found, most: size }.into());
+        }
+        resize(memfd, size)
+    }
+
+    /// Adds seals: from now on nobody can do these things to the memfd, whoever holds it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] of fcntl(2): EBUSY for [`Seals::WRITE`] while it is mapped to be written to; EPERM
+    /// where it is sealed against further seals, or not open for writing; EINVAL for what is no memfd,
+    /// and for a seal that this kernel does not know.
+    pub fn seal(memfd: impl AsFd, seals: Seals) -> Result<(), Error> {
+        let seals = SealFlag::from_bits_retain(seals.bits() as i32);
+        fcntl(memfd, FcntlArg::F_ADD_SEALS(seals)).map_err(|errno| Error::io("fcntl", errno))?;
+        Ok(())
+    }
+
+    /// The seals that it has.
+    ///
+    /// # Errors
+    /// [`Error::Io`] of fcntl(2), with EINVAL for what is no memfd.
+    pub fn seals(memfd: impl AsFd) -> Result<Seals, Error> {
+        let bits = fcntl(memfd, FcntlArg::F_GET_SEALS).map_err(|errno| Error::io("fcntl", errno))?;
+        Ok(Seals::from_bits(bits.unsigned_abs()))
     }
 
     /// Maps the first `length` bytes of a memfd, read-only, once it is certain that they stay: it
@@ -50,6 +108,21 @@ impl Memfd {
     pub fn map(memfd: impl AsFd, length: usize) -> Result<Mapped, Error> {
         Ok(Mapped { mapping: Mapping::of_sealed(memfd.as_fd(), length)? })
     }
+}
+
+/// Close-on-exec, above the standard descriptors, and open to seals.
+fn make(name: &str) -> Result<OwnedFd, Error> {
+    let name: Vec<u8> = name.bytes().take_while(|byte| *byte != 0).collect();
+    let name = CString::new(name).unwrap_or_default();
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let memfd = memfd_create(name.as_c_str(), flags).map_err(|errno| Error::io("memfd_create", errno))?;
+    sys::raised(memfd).map_err(|errno| Error::io("fcntl", errno))
+}
+
+fn resize(memfd: BorrowedFd<'_>, size: u64) -> Result<(), Error> {
+    // EFBIG is what the kernel says of a size that is beyond its own largest.
+    let size = size.try_into().map_err(|_| Error::io("ftruncate", Errno::EFBIG))?;
+    ftruncate(memfd, size).map_err(|errno| Error::io("ftruncate", errno))
 }
 
 /// Bytes of a sealed memfd, unmapped on drop.

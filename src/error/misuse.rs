@@ -133,4 +133,12 @@ pub enum Misuse {
         /// Bytes needed.
         needed: u64,
     },
+    /// A file larger than it may stay.
+    #[error("the file has {found} bytes, more than {most}; it is not made smaller")]
+    FileTooLarge {
+        /// Bytes of the file.
+        found: u64,
+        /// Bytes that it was to have.
+        most: u64,
+    },
 }

@@ -8,9 +8,9 @@ use std::ptr::NonNull;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use nix::sys::stat::fstat;
 use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 
+use super::look::status;
 use crate::driver::error::Error;
 use crate::error::Misuse;
 
@@ -43,8 +43,7 @@ impl Mapping {
         if kind == HUGETLBFS_MAGIC {
             return Err(Misuse::HugePages.into());
         }
-        let size = fstat(file).map_err(|errno| Error::io("fstat", errno))?.st_size;
-        let found = u64::try_from(size).unwrap_or(0);
+        let found = status(file).map_err(|errno| Error::io("statx", errno))?.bytes;
         let Some(length) = NonZeroUsize::new(length).filter(|length| length.get() as u64 <= found) else {
             return Err(Misuse::FileTooSmall { found, needed: length.max(1) as u64 }.into());
         };
