@@ -17,6 +17,7 @@
 //!   the role back, wakes somebody who can, and says [`Done::Pending`].
 #![forbid(unsafe_code)]
 
+mod look;
 mod shared;
 mod tenure;
 
@@ -285,14 +286,18 @@ impl<P: Profile, F, E: Copy> Outbox<P, F, E> {
     }
 
     /// Sends what is pending as far as that goes now, if nobody else does: for whoever works on
-    /// the channel anyway. What goes wrong is the next sender's to hear.
-    pub fn help(&self, sink: &mut impl Sink<P, F, Error = E>) {
+    /// the channel anyway. What goes wrong is the next sender's to hear. `true`: it met "would
+    /// block".
+    pub fn help(&self, sink: &mut impl Sink<P, F, Error = E>) -> bool {
         let mut shared = lock(&self.shared);
         if shared.dead.is_none() && shared.role_is_free() && shared.is_pending() {
             let all = shared.accepted();
             let tenure = Tenure::begin(self, &mut shared, Patience::None);
-            drop(tenure.run(shared, Goal::All(all), sink));
+            let left;
+            (shared, left) = tenure.run(shared, Goal::All(all), sink);
+            return matches!(left, Left::Blocked) && shared.retry().is_none();
         }
+        false
     }
 
     /// Something waits, and nobody does anything about it: wait until the socket is writable and

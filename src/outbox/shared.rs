@@ -153,12 +153,22 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
             self.returned.push((number, message, error));
             return None;
         }
-        self.refusal.get_or_insert((number, error));
+        self.note_refusal(number, error);
         if broken("forgets-the-queue") {
             std::mem::forget(message);
             return None;
         }
         Some(message)
+    }
+
+    /// For the next flush to say: nobody is there to get the message back.
+    pub(super) fn note_refusal(&mut self, number: u64, error: E) {
+        self.refusal.get_or_insert((number, error));
+    }
+
+    /// The owner of this number is gone, or was told.
+    pub(super) fn disown(&mut self, number: u64) {
+        self.owners.retain(|owner| *owner != number);
     }
 
     /// The message of this number, if it did not leave.
