@@ -14,7 +14,7 @@ WASM := wasm32-unknown-unknown
 I686 := i686-unknown-linux-gnu
 MSRV := 1.85.0
 # All that a user may ask for.
-FEATURES := cli,arbitrary
+FEATURES := cli,arbitrary,tokio
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 FUZZ_SECONDS ?= 20
 T ?= receiver
@@ -59,7 +59,7 @@ check: ## formats, lints, docs, the core for wasm, import direction, rules, publ
 	cargo clippy --locked --no-default-features --lib -- -D warnings
 	for package in $(filter-out Cargo.toml,$(PACKAGES)); do \
 	  cargo clippy --locked --all-targets --manifest-path $$package -- -D warnings; done
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features arbitrary
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features arbitrary,tokio
 	cargo build --locked --no-default-features
 	@if $(call has_target,$(WASM)); then cargo build --locked --no-default-features --target $(WASM); \
 	  else $(call skipped,the core for $(WASM) (rustup target add $(WASM))); fi
@@ -79,7 +79,7 @@ states: ## draw docs/states.svg from the table
 
 msrv: ## build with the oldest Rust that is promised
 	@if rustup toolchain list 2>/dev/null | grep -q '^$(MSRV)'; then \
-	  cargo +$(MSRV) check --locked --lib && cargo +$(MSRV) check --locked --lib --no-default-features; \
+	  cargo +$(MSRV) check --locked --lib --features tokio && cargo +$(MSRV) check --locked --lib --no-default-features; \
 	  else $(call skipped,Rust $(MSRV) is not installed (rustup toolchain install $(MSRV) --profile minimal)); fi
 
 test-i686: ## the root package's tests as 32-bit programs
@@ -106,7 +106,7 @@ nopanic: ## prove at link time that the decoders cannot panic, and that the proo
 	@echo "control decoder and header decoders: cannot panic, proved at link time; a planted panic was found"
 
 doc: ## the API's documentation
-	cargo doc --locked --no-deps --features arbitrary
+	cargo doc --locked --no-deps --features arbitrary,tokio
 
 mutants: ## how many planted changes the tests notice (hours)
 	@if command -v cargo-mutants >/dev/null; then \

@@ -59,6 +59,9 @@ pub use driver::{
     inherited,
 };
 
+#[cfg(feature = "tokio")]
+pub use driver::{AsyncChannel, AsyncReceiving, AsyncSending};
+
 /// A message as a [`Channel`] carries it: its descriptors are `OwnedFd`.
 #[cfg(feature = "driver")]
 pub type Message = message::Message<std::os::fd::OwnedFd>;

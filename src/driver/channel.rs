@@ -27,9 +27,10 @@ use crate::outbox::{Bounds, Outbox};
 use crate::profile::Profile;
 
 pub use attach::Unattached;
+pub(super) use send::Flush;
 pub use send::Sent;
 
-type Owned = Message<OwnedFd>;
+pub(super) type Owned = Message<OwnedFd>;
 type Observer = dyn FnMut(Instant, Option<&Hunk<OwnedFd>>) + Send;
 
 /// Whole messages of the wire `P`, with their descriptors, over one connected socket.
@@ -249,9 +250,13 @@ impl<P: Profile> Channel<P> {
     /// silent, because a message that has begun is overdue then or the kernel may have room
     /// again. `None`: for ever.
     pub fn timeout(&self) -> Option<Duration> {
+        Some(self.due()?.saturating_duration_since(Instant::now()))
+    }
+
+    /// The moment that [`timeout`](Self::timeout) counts to.
+    pub(super) fn due(&self) -> Option<Instant> {
         let (one, two) = (self.receiver.deadline(), self.retry());
-        let at = one.into_iter().chain(two).min()?;
-        Some(at.saturating_sub(self.epoch.elapsed()))
+        self.epoch.checked_add(one.into_iter().chain(two).min()?)
     }
 
     /// When the kernel may have room again for what is to be sent.
@@ -260,6 +265,11 @@ impl<P: Profile> Channel<P> {
             Some(lines) => lines.outbox.deadline(),
             None => self.sender.deadline(),
         }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) const fn socket(&self) -> &Arc<Socket> {
+        &self.socket
     }
 
     fn wait(&self, events: PollFlags, until: Deadline) -> Result<PollFlags, Error> {

@@ -2,6 +2,8 @@
 //!
 //! No type of `nix` or `libc` stands in a public signature. Unsafe code lives in `sys` alone.
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod channel;
 mod deadline;
 mod error;
@@ -18,6 +20,8 @@ mod sys;
 mod transport;
 mod wait;
 
+#[cfg(feature = "tokio")]
+pub use asynchronous::{AsyncChannel, AsyncReceiving, AsyncSending};
 pub use channel::{Channel, Closer, Sent, Unattached};
 pub use deadline::Deadline;
 pub use error::{Error, SendError};

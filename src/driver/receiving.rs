@@ -22,6 +22,11 @@ impl<P: Profile> Receiving<P> {
         Self(channel)
     }
 
+    #[cfg(feature = "tokio")]
+    pub(super) const fn channel(&mut self) -> &mut Channel<P> {
+        &mut self.0
+    }
+
     /// Waits for the next message, for ever if need be.
     ///
     /// # Errors

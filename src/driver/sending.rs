@@ -61,7 +61,39 @@ impl<P: Profile> Lines<P> {
         Line { lines: self, scratch: sys::Scratch::default(), deadline }
     }
 
+    /// Sends what is pending, as far as that goes now. `true`: the socket is full.
+    pub(super) fn help(&self) -> bool {
+        self.outbox.help(&mut self.line(Deadline::NEVER))
+    }
+
+    /// When the kernel, which was short of something, may have room again.
+    #[cfg(feature = "tokio")]
+    pub(super) fn retry(&self) -> Option<Instant> {
+        self.epoch.checked_add(self.outbox.deadline()?)
+    }
+
     fn send(&self, message: Owned, patience: Patience) -> Result<Sent, SendError> {
+        let line = &mut self.line(deadline(patience));
+        let done = self.within(message, |message, limit| self.outbox.send(message, limit, patience, line))?;
+        Ok(match done {
+            Done::Complete => Sent::Complete,
+            Done::Pending => Sent::Pending,
+        })
+    }
+
+    /// Puts a message into the queue if it has room, and gives its number to
+    /// [look](Outbox::look) for. [`Error::WouldBlock`]: it has none.
+    #[cfg(feature = "tokio")]
+    pub(super) fn offer(&self, message: Owned) -> Result<u64, SendError> {
+        self.within(message, |message, limit| self.outbox.offer(message, limit))
+    }
+
+    /// Hands a message to the queue with what the socket takes.
+    fn within<T>(
+        &self,
+        message: Owned,
+        mut hand: impl FnMut(Owned, Option<usize>) -> Result<T, Unsent<OwnedFd, Error>>,
+    ) -> Result<T, SendError> {
         // SO_SNDBUF may have been lowered: here the header would be out by then (P6).
         let in_parts = matches!(P::FRAMING, Framing::PartPerDatagram);
         let limit = if in_parts && message.payload().len() > socket::ALWAYS_FITS {
@@ -69,27 +101,26 @@ impl<P: Profile> Lines<P> {
         } else {
             self.packet_limit
         };
-        let line = &mut self.line(deadline(patience));
-        match self.outbox.send(message, limit, patience, line) {
+        match hand(message, limit) {
             // Or raised.
             Err(Unsent {
                 why: Why::Fault(Fault::Misuse(Misuse::PayloadTooLarge { .. })),
                 message: Some(message),
             }) => {
                 let limit = socket::packet_limit::<P>(self.socket.as_fd()).unwrap_or(limit);
-                self.outbox.send(message, limit, patience, line)
+                hand(message, limit)
             }
             other => other,
         }
-        .map(|done| match done {
-            Done::Complete => Sent::Complete,
-            Done::Pending => Sent::Pending,
-        })
-        .map_err(|unsent| SendError::new(error(unsent.why), unsent.message.into_iter().collect()))
+        .map_err(unsent)
     }
 }
 
-fn error(why: Why<Error>) -> Error {
+pub(super) fn unsent(unsent: Unsent<OwnedFd, Error>) -> SendError {
+    SendError::new(error(unsent.why), unsent.message.into_iter().collect())
+}
+
+pub(super) fn error(why: Why<Error>) -> Error {
     match why {
         Why::Fault(fault) => fault.into(),
         Why::Full => Error::WouldBlock,
@@ -158,6 +189,11 @@ impl<P: Profile> Sink<P, OwnedFd> for Line<'_, P> {
 impl<P: Profile> Sending<P> {
     pub(super) fn new(lines: Arc<Lines<P>>) -> Self {
         Self { handle: Arc::new(Handle { lines, linger_millis: AtomicU64::new(0) }) }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) fn lines(&self) -> &Lines<P> {
+        &self.handle.lines
     }
 
     /// Puts a message into the queue, waiting for room for ever if need be, and sends it if

@@ -10,6 +10,8 @@
 
 mod look;
 mod mapping;
+#[cfg(feature = "tokio")]
+mod registered;
 
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -27,6 +29,8 @@ use crate::wire::control::{self, Item, Layout};
 
 pub(super) use look::{Status, is_pidfd, status};
 pub(super) use mapping::Mapping;
+#[cfg(feature = "tokio")]
+pub(super) use registered::{Registered, register};
 
 /// Hunks or transmits of one call: their headers lie on the stack.
 pub(super) const BATCH: usize = 16;

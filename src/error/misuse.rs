@@ -114,6 +114,10 @@ pub enum Misuse {
     /// The socket does not say who sent a message: SO_PASSCRED is off.
     #[error("SO_PASSCRED is off, so that nobody can tell who sends")]
     NoCredentials,
+    /// Nothing drives an asynchronous channel: it was made outside a Tokio runtime, or the runtime
+    /// in which it was made is gone.
+    #[error("no Tokio runtime drives this channel")]
+    NoRuntime,
     /// A memfd without a seal that is needed before its bytes may be trusted to stay.
     #[error("the memfd lacks seals: it has {found:#x}, {needed:#x} are needed")]
     SealsMissing {

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
+use super::send::Flush;
 use super::{Channel, Owned};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::Error;
@@ -40,11 +41,26 @@ impl<P: Profile> Channel<P> {
     /// As [`receive_by`](Self::receive_by), without [`Error::TimedOut`].
     pub fn try_receive(&mut self) -> Result<Option<Owned>, Error> {
         let mut message = Owned::default();
-        match self.receive_until(&mut message, None) {
-            Ok(()) => Ok(Some(message)),
-            Err(Error::WouldBlock) => Ok(None),
+        Ok(self.try_receive_into(&mut message)?.then_some(message))
+    }
+
+    /// As [`try_receive`](Self::try_receive); whether the message was there.
+    pub(in crate::driver) fn try_receive_into(&mut self, message: &mut Owned) -> Result<bool, Error> {
+        match self.receive_until(message, None) {
+            Ok(()) => Ok(true),
+            Err(Error::WouldBlock) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The next message if it was read already, or what stands in its place: no system call.
+    #[cfg(feature = "tokio")]
+    pub(in crate::driver) fn take_held(&mut self, message: &mut Owned) -> Result<bool, Error> {
+        message.clear();
+        if let Some(error) = self.condemned {
+            return Err(error);
+        }
+        self.receiver.poll_into(message).map_err(|fault| self.condemn(fault))
     }
 
     /// As [`receive_by`](Self::receive_by), into a message whose memory is used again; what it
@@ -128,9 +144,7 @@ impl<P: Profile> Channel<P> {
     /// Waits for something to read, sending meanwhile what is pending.
     fn wait_to_receive(&mut self, deadline: Deadline) -> Result<(), Error> {
         let mut events = PollFlags::POLLIN | RDHUP;
-        let waits =
-            self.lines.as_ref().map_or_else(|| self.wants_write(), |lines| lines.outbox.wants_write());
-        if waits {
+        if self.waits_for_room() {
             events |= PollFlags::POLLOUT;
         }
         let until = self.timeout().map_or(Deadline::NEVER, Deadline::after).min(deadline);
@@ -140,15 +154,25 @@ impl<P: Profile> Channel<P> {
         Ok(())
     }
 
+    /// Something waits for room in the socket, and nobody else waits with it.
+    pub(in crate::driver) fn waits_for_room(&self) -> bool {
+        self.lines.as_ref().map_or_else(|| self.wants_write(), |lines| lines.outbox.wants_write())
+    }
+
     /// Sends what is pending, as far as that goes now: whoever works on the channel owns the
     /// progress of what another call left behind. What goes wrong is the next sender's to hear.
-    fn flush_aside(&mut self) {
+    ///
+    /// `true`: the socket is full.
+    pub(in crate::driver) fn flush_aside(&mut self) -> bool {
         if let Some(lines) = &self.lines {
-            lines.outbox.help(&mut lines.line(Deadline::NEVER));
-            return;
+            return lines.help();
         }
-        if let Err(error) = self.flush() {
-            self.stranded.extend(error.messages);
+        match self.flush() {
+            Ok(flushed) => matches!(flushed, Flush::Full),
+            Err(error) => {
+                self.stranded.extend(error.messages);
+                false
+            }
         }
     }
 

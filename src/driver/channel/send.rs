@@ -25,7 +25,7 @@ pub enum Sent {
 }
 
 /// What a flush came to.
-pub(super) enum Flush {
+pub(in crate::driver) enum Flush {
     Done,
     /// Wait for "writable".
     Full,
@@ -107,7 +107,8 @@ impl<P: Profile> Channel<P> {
         self.flush_until(deadline)
     }
 
-    fn push(&mut self, message: Owned) -> Result<(), SendError> {
+    /// Checks a message and takes it, behind what is pending.
+    pub(in crate::driver) fn push(&mut self, message: Owned) -> Result<(), SendError> {
         if let Err(mut error) = self.check_alive() {
             error.messages.push(message);
             return Err(error);
@@ -146,7 +147,7 @@ impl<P: Profile> Channel<P> {
     }
 
     /// Hands back what was stranded, if this direction is dead.
-    fn check_alive(&mut self) -> Result<(), SendError> {
+    pub(in crate::driver) fn check_alive(&mut self) -> Result<(), SendError> {
         let Some(error) = self.condemned.or(self.dead) else { return Ok(()) };
         let mut back = std::mem::take(&mut self.stranded);
         back.extend(self.sender.close());
@@ -154,7 +155,7 @@ impl<P: Profile> Channel<P> {
     }
 
     /// As far as it goes without waiting.
-    pub(super) fn flush(&mut self) -> Result<Flush, SendError> {
+    pub(in crate::driver) fn flush(&mut self) -> Result<Flush, SendError> {
         while !self.sender.is_empty() {
             let transmits = self.sender.transmits();
             let errno = match sys::send(self.socket.as_fd(), P::FRAMING, &mut self.scratch, transmits) {
@@ -186,8 +187,14 @@ impl<P: Profile> Channel<P> {
         Ok(Flush::Done)
     }
 
+    /// Takes back what was pushed last, if nothing of it left.
+    #[cfg(feature = "tokio")]
+    pub(in crate::driver) fn recall(&mut self) -> Option<Owned> {
+        self.sender.recall()
+    }
+
     /// When the kernel may have room again. A message *to* us has no say in it.
-    fn back_off_end(&self) -> Deadline {
+    pub(in crate::driver) fn back_off_end(&self) -> Deadline {
         let at = self.sender.deadline().and_then(|at| self.epoch.checked_add(at));
         at.map_or(Deadline::NEVER, Deadline::at)
     }

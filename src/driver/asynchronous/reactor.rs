@@ -1,0 +1,115 @@
+//! When a call is worth another attempt.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{self, Sleep};
+
+use crate::driver::channel::Socket;
+use crate::driver::error::Error;
+use crate::driver::sys;
+use crate::error::Misuse;
+
+/// How long to stay away from a socket that is said to be ready, for ever, and is not: a peer of a
+/// datagram pair that connects its end elsewhere leaves such a one behind.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A socket in the reactor of the runtime in which it was registered.
+pub(super) struct Reactor {
+    fd: AsyncFd<sys::Registered>,
+    home: Handle,
+    /// The queue of a channel that was split has changed: whoever awaits anything of it looks again.
+    pub(super) changed: Notify,
+}
+
+/// The socket was ready when this was made.
+#[must_use = "a readiness that proves empty must be given up, or the next wait does not wait"]
+pub(super) struct Ready<'a>(AsyncFdReadyGuard<'a, sys::Registered>);
+
+impl Ready<'_> {
+    /// A call said "would block" since. When to try again although nobody says so, if the readiness
+    /// is of the kind that is not given up (the reactor takes a hang-up for final).
+    pub(super) fn was_empty(mut self) -> Option<Instant> {
+        self.0.clear_ready();
+        let ready = self.0.ready();
+        (ready.is_read_closed() || ready.is_write_closed()).then(|| Instant::now() + PAUSE)
+    }
+}
+
+impl Reactor {
+    /// # Panics
+    /// In a runtime without `enable_io` and `enable_time`.
+    pub(super) fn new(socket: &Arc<Socket>) -> Result<Self, Error> {
+        let home = Handle::try_current().map_err(|_| Misuse::NoRuntime)?;
+        // Where there are no timers, this panics: here, and not in the middle of a conversation.
+        drop(time::sleep(Duration::ZERO));
+        let fd = sys::register(Arc::clone(socket)).map_err(|error| failure(&error))?;
+        Ok(Self { fd, home, changed: Notify::new() })
+    }
+
+    /// For the one task that receives: the reactor knows one such waiter.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<Result<Ready<'_>, Error>> {
+        self.fd.poll_read_ready(cx).map(ready)
+    }
+
+    /// As [`poll_readable`](Self::poll_readable), for the same task.
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<Ready<'_>, Error>> {
+        self.fd.poll_write_ready(cx).map(ready)
+    }
+
+    /// For any number of tasks.
+    pub(super) async fn writable(&self) -> Result<Ready<'_>, Error> {
+        ready(self.fd.writable().await)
+    }
+}
+
+fn ready(result: io::Result<AsyncFdReadyGuard<'_, sys::Registered>>) -> Result<Ready<'_>, Error> {
+    result.map(Ready).map_err(|error| failure(&error))
+}
+
+/// The reactor fails with an errno of epoll_ctl(2), or because it is gone.
+fn failure(error: &io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(errno) => Error::Io { call: "epoll_ctl", errno },
+        None => Misuse::NoRuntime.into(),
+    }
+}
+
+/// One task's alarm. Made when it is first needed: most waits have no end.
+#[derive(Default)]
+pub(super) struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    at: Option<Instant>,
+}
+
+impl Timer {
+    /// Ready when the moment has passed; never, without one.
+    ///
+    /// # Panics
+    /// Where the runtime is gone: ask the reactor first, which says so without a panic.
+    pub(super) fn poll(&mut self, reactor: &Reactor, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+        let Some(at) = at else { return Poll::Pending };
+        if at <= Instant::now() {
+            return Poll::Ready(());
+        }
+        let sleep = self.sleep.get_or_insert_with(|| {
+            let _made_at_home = reactor.home.enter();
+            Box::pin(time::sleep_until(at.into()))
+        });
+        if self.at.replace(at) != Some(at) || sleep.is_elapsed() {
+            sleep.as_mut().reset(at.into());
+        }
+        sleep.as_mut().poll(cx)
+    }
+}
+
+/// The earlier one of two moments, each of which may never come.
+pub(super) fn earlier(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(two).min()
+}
