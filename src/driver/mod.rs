@@ -28,7 +28,10 @@ pub use error::{Error, SendError};
 pub use memfd::{Mapped, Memfd};
 pub use reaper::Reaper;
 pub use receiving::Receiving;
-pub use send_fd::{FdReply, Sender, receive_fd, receive_fd_from, receive_fd_within, send_error, send_fd};
+pub use send_fd::{
+    FdReply, Sender, receive_fd, receive_fd_accepting, receive_fd_from, receive_fd_within, send_error,
+    send_fd,
+};
 pub use sending::Sending;
 pub use stats::Stats;
 pub use sys::inherited;

@@ -34,7 +34,7 @@ impl Policy {
             .try_for_each(|(slot, descriptor)| self.check_one(slot, descriptor.as_fd()))
     }
 
-    fn check_one(&self, slot: usize, descriptor: BorrowedFd<'_>) -> Result<(), Error> {
+    pub(super) fn check_one(&self, slot: usize, descriptor: BorrowedFd<'_>) -> Result<(), Error> {
         let mut unknown = None;
         for accept in self.alternatives(slot) {
             match accepts(accept, descriptor) {

@@ -10,6 +10,7 @@ use super::deadline::Deadline;
 use super::error::Error;
 use super::wait::{RDHUP, wait};
 use super::{socket, sys};
+use crate::accept::Policy;
 use crate::error::{Misuse, Violation};
 use crate::limits::Limits;
 use crate::machine::{Hunk, Transmit};
@@ -80,12 +81,40 @@ pub fn receive_fd(socket: impl AsFd, deadline: Deadline) -> Result<FdReply, Erro
 /// # Errors
 /// As [`receive_fd`].
 pub fn receive_fd_within(socket: impl AsFd, limits: &Limits, deadline: Deadline) -> Result<FdReply, Error> {
-    let socket = socket.as_fd();
+    receive_fd_judged(socket.as_fd(), limits, None, deadline)
+}
+
+/// As [`receive_fd_within`], of the kinds that `policy` accepts in the place 0.
+///
+/// # Errors
+/// As [`receive_fd`]; [`Violation::DescriptorKind`] among the violations, and the descriptor is closed.
+/// Where this process cannot find out what it is, as [`Policy::check`] says, it is closed too, and the
+/// socket stays usable: the next message stands by itself.
+pub fn receive_fd_accepting(
+    socket: impl AsFd,
+    limits: &Limits,
+    policy: &Policy,
+    deadline: Deadline,
+) -> Result<FdReply, Error> {
+    receive_fd_judged(socket.as_fd(), limits, Some(policy), deadline)
+}
+
+fn receive_fd_judged(
+    socket: BorrowedFd<'_>,
+    limits: &Limits,
+    policy: Option<&Policy>,
+    deadline: Deadline,
+) -> Result<FdReply, Error> {
     let framing = socket::framing(socket)?;
     if !sys::is_connected(socket).map_err(|errno| Error::io("getpeername", errno))? {
         return Err(Misuse::NotConnected.into());
     }
-    let answer = Reading::new(socket, framing, limits, deadline)?.message();
+    let answer = Reading::new(socket, framing, limits, deadline)?.message().and_then(|reply| {
+        if let (FdReply::Descriptor(descriptor), Some(policy)) = (&reply, policy) {
+            policy.check_one(0, descriptor.as_fd())?;
+        }
+        Ok(reply)
+    });
     if matches!(answer, Err(Error::Violation(_))) {
         socket::shut(socket);
     }

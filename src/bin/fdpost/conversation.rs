@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use fdpost::driver::{FdReply, receive_fd_within, send_error, send_fd};
+use fdpost::driver::{FdReply, receive_fd_accepting, receive_fd_within, send_error, send_fd};
 use fdpost::{
-    Channel, Deadline, Error, Libcamera, Limits, Message, Misuse, Packet, Sent, Stream, Transport, inherited,
+    Channel, Deadline, Error, Libcamera, Limits, Message, Misuse, Packet, Policy, Sent, Stream, Transport,
+    inherited,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -31,7 +32,7 @@ pub(crate) enum Conversation {
     /// A wire of messages.
     Messages(Box<dyn Transport>),
     /// `send_fd`: not header-first, so no transport.
-    SendFd { socket: OwnedFd, limits: Limits },
+    SendFd { socket: OwnedFd, limits: Limits, policy: Option<Policy> },
 }
 
 /// What came.
@@ -92,7 +93,7 @@ pub(crate) fn open(
         }
         Profile::SendFd => {
             check_classic(&socket).map_err(unfit)?;
-            Conversation::SendFd { socket, limits }
+            Conversation::SendFd { socket, limits, policy: None }
         }
     };
     if part == Part::Answers {
@@ -129,18 +130,40 @@ fn shake_hands(channel: &mut Channel<Stream>, part: Part, printer: Printer) -> O
     Ok(printer.plain("handshake")?)
 }
 
+/// What `send_fd` sends, of the kinds that are accepted.
+pub(crate) fn receive_classic(
+    socket: &OwnedFd,
+    limits: &Limits,
+    policy: Option<&Policy>,
+    until: Deadline,
+) -> Result<FdReply, Error> {
+    match policy {
+        Some(policy) => receive_fd_accepting(socket, limits, policy, until),
+        None => receive_fd_within(socket, limits, until),
+    }
+}
+
 impl Conversation {
+    /// Which kinds of descriptors are accepted; `None`: any.
+    pub(crate) fn set_policy(&mut self, kinds: Option<Policy>) {
+        match (self, kinds) {
+            (_, None) => {}
+            (Self::Messages(transport), Some(kinds)) => transport.set_policy(kinds),
+            (Self::SendFd { policy, .. }, kinds) => *policy = kinds,
+        }
+    }
+
     /// What comes next, until the deadline.
     pub(crate) fn receive(&mut self, until: Deadline) -> Result<Received, Error> {
         match self {
             Self::Messages(transport) => transport.receive_by(until).map(Received::Message),
-            Self::SendFd { socket, limits } => {
+            Self::SendFd { socket, limits, policy } => {
                 // The deadline is for the first byte; a message begun has a time of its own.
                 if !is_readable(socket, until)? {
                     return Err(Error::TimedOut);
                 }
                 let whole = Deadline::after(limits.assembly_timeout);
-                Ok(match receive_fd_within(&*socket, limits, whole)? {
+                Ok(match receive_classic(socket, limits, policy.as_ref(), whole)? {
                     FdReply::Descriptor(descriptor) => Received::Descriptor(descriptor),
                     FdReply::Error { status, text } => Received::PeerError { status, text },
                 })

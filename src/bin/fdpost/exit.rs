@@ -62,6 +62,7 @@ fn advice(error: &Error) -> &'static str {
         Error::Violation(violation) => match violation.rule() {
             "payload-too-large" | "payload-truncated" => "accept more with --max-payload, or send less",
             "too-many-descriptors" => "accept more with --max-descriptors, or send fewer",
+            "descriptor-kind" => "accept this kind with --accept, or send what is accepted",
             "payload-missing" => "the peer must finish what it begins; --assembly-timeout gives it longer",
             "handshake" => "either both sides shake hands or neither does: see --handshake",
             _ => "compare what the peer sends with the rule in docs/PROTOCOL.md",

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use clap::Args;
 use fdpost::transcript::Direction;
-use fdpost::{Channel, Libcamera, Limits, Packet, Stream, inherited};
+use fdpost::{Channel, Libcamera, Limits, Packet, Policy, Stream, inherited};
 
+use crate::accepting::Accepting;
 use crate::exit::{self, Failure};
 use crate::inspect_peers::{Between, Peers};
 use crate::inspect_record::Recorder;
@@ -57,6 +58,8 @@ pub(crate) struct Options {
     /// Descriptors that pass with one message, at most 253
     #[arg(long, value_name = "N", default_value_t = 253, value_parser = clap::value_parser!(u8).range(..=253))]
     pub(crate) max_descriptors: u8,
+    #[command(flatten)]
+    pub(crate) accepting: Accepting,
     /// How long a message that has begun may take until it is whole
     #[arg(long, value_name = "MS", default_value_t = 1000)]
     pub(crate) assembly_timeout: u64,
@@ -107,13 +110,14 @@ fn inspect(options: &Options) -> exit::Outcome<u8> {
         None => None,
     };
     let mut diagram = options.svg.as_ref().map(|_| Diagram::new(wire, names.clone()));
+    let policy = options.accepting.policy();
     let [one, two] = peers.take_sockets();
     let open = |socket, direction| -> exit::Outcome<Box<dyn Side>> {
         match options.profile {
-            Profile::Libcamera => transport::<Libcamera>(socket, limits, &recorder, direction),
-            Profile::Packet => transport::<Packet>(socket, limits, &recorder, direction),
-            Profile::Stream => transport::<Stream>(socket, limits, &recorder, direction),
-            Profile::SendFd => Ok(Box::new(Classic::new(socket, limits))),
+            Profile::Libcamera => transport::<Libcamera>(socket, limits, &policy, &recorder, direction),
+            Profile::Packet => transport::<Packet>(socket, limits, &policy, &recorder, direction),
+            Profile::Stream => transport::<Stream>(socket, limits, &policy, &recorder, direction),
+            Profile::SendFd => Ok(Box::new(Classic::new(socket, limits, policy.clone()))),
         }
     };
     let sides = [open(one, Direction::Forth)?, open(two, Direction::Back)?];
@@ -148,11 +152,15 @@ fn inspect(options: &Options) -> exit::Outcome<u8> {
 fn transport<P: fdpost::Profile<Declared: Send> + 'static>(
     socket: std::os::fd::OwnedFd,
     limits: Limits,
+    policy: &Option<Policy>,
     recorder: &Option<Recorder>,
     direction: Direction,
 ) -> exit::Outcome<Box<dyn Side>> {
     let mut channel =
         Channel::<P>::from_fd(socket, limits).map_err(|error| Failure::of("a socket does not fit", error))?;
+    if let Some(policy) = policy {
+        channel.set_policy(policy.clone());
+    }
     if let Some(recorder) = recorder {
         channel.set_observer(recorder.observer(direction));
     }

@@ -3,11 +3,13 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use fdpost::driver::{FdReply, receive_fd_within, send_error, send_fd};
-use fdpost::{Deadline, Error, Head, Limits, Message, SendError, Transport};
+use fdpost::driver::{FdReply, send_error, send_fd};
+use fdpost::{Deadline, Error, Head, Limits, Message, Policy, SendError, Transport};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
+
+use crate::conversation::receive_classic;
 
 /// One of two sides.
 pub(crate) trait Side: AsFd {
@@ -68,11 +70,12 @@ impl Side for Messages {
 pub(crate) struct Classic {
     socket: OwnedFd,
     limits: Limits,
+    policy: Option<Policy>,
 }
 
 impl Classic {
-    pub(crate) const fn new(socket: OwnedFd, limits: Limits) -> Self {
-        Self { socket, limits }
+    pub(crate) const fn new(socket: OwnedFd, limits: Limits, policy: Option<Policy>) -> Self {
+        Self { socket, limits, policy }
     }
 
     fn is_ready(&self, events: PollFlags) -> Result<bool, Error> {
@@ -97,7 +100,7 @@ impl Side for Classic {
             return Ok(None);
         }
         let whole = Deadline::after(self.limits.assembly_timeout);
-        Ok(Some(match receive_fd_within(&self.socket, &self.limits, whole)? {
+        Ok(Some(match receive_classic(&self.socket, &self.limits, self.policy.as_ref(), whole)? {
             FdReply::Descriptor(descriptor) => Message::new([]).with(descriptor),
             FdReply::Error { status, text } => {
                 Message::new(text).with_head(Head { kind: status.into(), ..Head::default() })

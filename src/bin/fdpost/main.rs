@@ -1,6 +1,7 @@
 //! The command `fdpost`.
 #![forbid(unsafe_code)]
 
+mod accepting;
 mod artefact;
 mod child;
 mod content;

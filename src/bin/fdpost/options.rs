@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use fdpost::Limits;
+use fdpost::limits::SCM_MAX_FD;
 
+use crate::accepting::Accepting;
 use crate::exit::{Failure, Outcome};
 
 /// The byte formats.
@@ -73,9 +75,12 @@ pub(crate) struct Serving {
     /// Largest payload that is accepted; for send-fd, the longest error text
     #[arg(long, value_name = "BYTES", default_value_t = Limits::new().payload)]
     pub(crate) max_payload: u32,
-    /// Descriptors that are accepted with one message, at most 253 (send-fd: always one)
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(..=253))]
-    pub(crate) max_descriptors: u8,
+    /// Descriptors that are accepted with one message, at most 253 (send-fd: always one). Without it
+    /// none; with --accept, 253
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=253))]
+    pub(crate) max_descriptors: Option<u8>,
+    #[command(flatten)]
+    pub(crate) accepting: Accepting,
     /// How long a message that has begun may take until it is whole
     #[arg(long, value_name = "MS", default_value_t = 1000)]
     pub(crate) assembly_timeout: u64,
@@ -98,8 +103,13 @@ impl Serving {
     pub(crate) fn limits(&self) -> Limits {
         Limits::new()
             .payload(self.max_payload)
-            .descriptors(self.max_descriptors)
+            .descriptors(self.max_descriptors())
             .assembly_timeout(Duration::from_millis(self.assembly_timeout))
+    }
+
+    /// Who says which kinds are accepted means that some are.
+    pub(crate) fn max_descriptors(&self) -> u8 {
+        self.max_descriptors.unwrap_or(if self.accepting.accept.is_empty() { 0 } else { SCM_MAX_FD })
     }
 
     pub(crate) fn idle(&self) -> Option<Duration> {

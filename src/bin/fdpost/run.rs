@@ -75,9 +75,10 @@ pub(crate) fn run(options: &Options) -> Outcome {
         conversation::await_begin(&ours)?;
     }
     let mut conversation = conversation::open(ours, wire, serving.limits(), Part::Answers, printer)?;
+    conversation.set_policy(serving.accepting.policy());
     if first.is_given() {
         let until = serving.idle().map_or(Deadline::NEVER, Deadline::after);
-        first.send(&mut conversation, wire.profile, Some(serving.max_descriptors), until)?;
+        first.send(&mut conversation, wire.profile, Some(serving.max_descriptors()), until)?;
     }
     let server = Server { printer, reply: serving.reply, idle: serving.idle() };
     let end = server.serve(&mut conversation, &mut started)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use fdpost::{Deadline, Error, Limits};
 
+use crate::accepting::Accepting;
 use crate::content::Content;
 use crate::conversation::{self, Conversation, Part, Received};
 use crate::event::Printer;
@@ -42,6 +43,8 @@ pub(crate) struct Options {
     /// Wait for a reply and print it
     #[arg(long)]
     expect_reply: bool,
+    #[command(flatten)]
+    accepting: Accepting,
     /// Copy each descriptor of the reply into this directory, as files 0, 1, 2...; of what is no
     /// regular file or memfd, a text file (0.txt) says what it is
     #[arg(long, value_name = "DIR", requires = "expect_reply")]
@@ -61,6 +64,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let printer = Printer { profile: wire.profile, json: options.format.json };
     let limits = Limits::new().payload(REPLY_PAYLOAD).descriptors(REPLY_DESCRIPTORS);
     let mut conversation = conversation::open(socket, wire, limits, Part::Begins, printer)?;
+    conversation.set_policy(options.accepting.policy());
     let until = Deadline::after(Duration::from_millis(options.timeout));
     content.send(
         &mut conversation,

@@ -40,6 +40,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let printer = Printer { profile: options.wire.profile, json: options.serving.format.json };
     let limits = options.serving.limits();
     let mut conversation = conversation::open(socket, &options.wire, limits, Part::Answers, printer)?;
+    conversation.set_policy(options.serving.accepting.policy());
     Server { printer, reply: options.serving.reply, idle: options.serving.idle() }
         .serve(&mut conversation, &mut Forever)?;
     Ok(())
