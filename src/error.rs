@@ -178,6 +178,31 @@ pub enum Violation {
         /// What came.
         found: Found,
     },
+    /// An answer to no call whose answer may come: none had this id, or it was answered before.
+    #[error("an answer to call {correlation}, which awaits none")]
+    ReplyUnknown {
+        /// The id that came; 0 where the wire has none.
+        correlation: u32,
+    },
+    /// An answer that repeats its call's id with another command.
+    #[error("an answer of command {received:#x} to a call of command {expected:#x}")]
+    ReplyCommand {
+        /// The call's command.
+        expected: u32,
+        /// What came.
+        received: u32,
+    },
+    /// An answer with more descriptors than its call permits.
+    #[error("an answer with {received} descriptors to a call that permits {allowed}")]
+    ReplyDescriptors {
+        /// Descriptors that the call permits.
+        allowed: u32,
+        /// Descriptors that came.
+        received: u32,
+    },
+    /// A call before the one before it was answered, on a wire without ids.
+    #[error("a call before the last one was answered, on a wire without ids")]
+    CallOverlap,
     /// A rule of a wire that this crate does not know: for profiles written elsewhere.
     #[error("{rule}: {received:#x} where {expected:#x} is expected")]
     WireRule {
@@ -221,6 +246,10 @@ impl Violation {
             Self::Handshake { .. } => "handshake",
             Self::Status { .. } => "status",
             Self::DescriptorKind { .. } => "descriptor-kind",
+            Self::ReplyUnknown { .. } => "reply-unknown",
+            Self::ReplyCommand { .. } => "reply-command",
+            Self::ReplyDescriptors { .. } => "reply-descriptors",
+            Self::CallOverlap => "call-overlap",
             Self::WireRule { rule, .. } => rule,
         }
     }
@@ -292,6 +321,27 @@ pub enum Exhausted {
         /// Bytes asked for.
         bytes: u64,
     },
+    /// So many calls are out that no more may be, those given up included: their answers may
+    /// still come. What is in flight goes on.
+    #[error("{pending} calls await their answers and {given_up} were given up, {limit} together are allowed")]
+    CallsInFlight {
+        /// Calls that wait for their answer.
+        pending: u32,
+        /// Calls given up whose answer may still come.
+        given_up: u32,
+        /// Calls allowed.
+        limit: u32,
+    },
+    /// So much waits to be received that nothing more is read for a call. Receive it first.
+    #[error("{messages} messages with {bytes} bytes and {descriptors} descriptors wait to be received")]
+    MessagesUnread {
+        /// Messages that wait.
+        messages: u64,
+        /// Their payload bytes.
+        bytes: u64,
+        /// Their descriptors.
+        descriptors: u64,
+    },
 }
 
 impl Exhausted {
@@ -300,6 +350,8 @@ impl Exhausted {
         match self {
             Self::DescriptorsLost { .. } => "descriptors-lost",
             Self::OutOfMemory { .. } => "out-of-memory",
+            Self::CallsInFlight { .. } => "calls-in-flight",
+            Self::MessagesUnread { .. } => "messages-unread",
         }
     }
 }

@@ -6,8 +6,9 @@
 //! `AF_UNIX` sockets. What a peer may send is the business of a [`profile`].
 //!
 //! Imports go one way: [`accept`], [`error`], [`limits`] <- [`message`] <- [`wire`] <- [`profile`] <-
-//! [`machine`] <- `outbox` <- `driver` <- the command. The core has no clock, no system call, no
-//! `OwnedFd` and no `unsafe`; without the feature `driver` the crate is `no_std` with `alloc`.
+//! [`machine`] <- `outbox` <- [`calls`] <- `driver` <- the command. The core has no clock, no system
+//! call, no `OwnedFd` and no `unsafe`; without the feature `driver` the crate is `no_std` with
+//! `alloc`.
 #![cfg_attr(
     feature = "driver",
     doc = r#"
@@ -29,6 +30,7 @@ assert_eq!(message.payload(), b"frame 7");
 extern crate alloc;
 
 pub mod accept;
+pub mod calls;
 pub mod error;
 pub mod limits;
 pub mod machine;
@@ -55,8 +57,8 @@ pub use profile::{Libcamera, Packet, Profile, Stream};
 
 #[cfg(feature = "driver")]
 pub use driver::{
-    Channel, Closer, Deadline, Error, Memfd, Reaper, Receiving, SendError, Sending, Sent, Stats, Transport,
-    inherited,
+    Calls, Channel, Closer, Deadline, Error, Memfd, Reaper, Receiving, SendError, Sending, Sent, Stats,
+    Transport, inherited,
 };
 
 #[cfg(feature = "tokio")]

@@ -232,6 +232,11 @@ impl<P: Profile> Channel<P> {
         (Sending::new(lines), Receiving::new(self))
     }
 
+    /// What this side accepts.
+    pub(super) const fn limits(&self) -> &Limits {
+        self.receiver.limits()
+    }
+
     /// Counters since the channel was made.
     pub fn stats(&self) -> Stats {
         // Scratch only grows, so what it holds now is the most that it held.

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod calls;
 mod channel;
 mod deadline;
 mod error;
@@ -22,6 +23,7 @@ mod wait;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncChannel, AsyncReceiving, AsyncSending};
+pub use calls::{Calls, Event};
 pub use channel::{Channel, Closer, Sent, Unattached};
 pub use deadline::Deadline;
 pub use error::{Error, SendError};

@@ -145,4 +145,61 @@ pub enum Misuse {
         /// Bytes that it was to have.
         most: u64,
     },
+    /// A call by the side that is called, on a wire that cannot tell its request from an answer.
+    #[error("on the {wire} wire one side calls, and this is the other")]
+    OneSideCalls {
+        /// The wire's name.
+        wire: &'static str,
+    },
+    /// A message that is no call, on a wire where every message is one or answers one.
+    #[error("on the {wire} wire every message is a call or answers one")]
+    CallsOnly {
+        /// The wire's name.
+        wire: &'static str,
+    },
+    /// A call was given up on a wire without ids, which ended the conversation: its late answer
+    /// could be taken for another call's.
+    #[error(
+        "a call was given up on the {wire} wire, which has no ids: its answer could be taken for another's"
+    )]
+    CallGivenUp {
+        /// The wire's name.
+        wire: &'static str,
+    },
+    /// A payload without room for what calls need at its beginning.
+    #[error("a payload of {bytes} bytes where command and cookie take the first 8")]
+    CallHeader {
+        /// Bytes of the payload.
+        bytes: u64,
+    },
+    /// A value that the call itself sets.
+    #[error("{field} is {value:#x} in a message, where calls and answers set it themselves")]
+    CallField {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+    },
+    /// A call that asks for more descriptors in its answer than this side accepts.
+    #[error("an answer with {asked} descriptors is asked for where this side accepts {accepted}")]
+    ReplyDescriptorsAsked {
+        /// Descriptors asked for.
+        asked: u8,
+        /// Descriptors that `Limits` accept.
+        accepted: u8,
+    },
+    /// An answer with more descriptors than the call permits.
+    #[error("an answer with {descriptors} descriptors to a call that permits {allowed}")]
+    ReplyDescriptors {
+        /// Descriptors that the call permits.
+        allowed: u8,
+        /// Descriptors of the answer.
+        descriptors: u64,
+    },
+    /// A second answer to one call.
+    #[error("call {correlation} was answered before")]
+    AnsweredBefore {
+        /// The call's id; 0 where the wire has none.
+        correlation: u32,
+    },
 }

@@ -80,6 +80,11 @@ impl<P: Profile, F> Receiver<P, F> {
         self.batch = hunks.max(1);
     }
 
+    /// What it accepts; the payload is never above what the wire carries.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// The state.
     pub const fn state(&self) -> State {
         self.state

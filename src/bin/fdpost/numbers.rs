@@ -37,8 +37,11 @@ pub(crate) fn numbers(violation: &Violation) -> Vec<(&'static str, Value)> {
             ("required", json!(required.to_string())),
             ("found", json!(found.to_string())),
         ],
+        ReplyUnknown { correlation } => pairs!(correlation),
+        ReplyCommand { expected, received } => pairs!(expected, received),
+        ReplyDescriptors { allowed, received } => pairs!(allowed, received),
         WireRule { expected, received, .. } => pairs!(expected, received),
-        // EmptyMessage has none; rules to come are told by their text until they stand here.
+        // EmptyMessage and CallOverlap have none; rules to come are told by their text until they stand here.
         _ => Vec::new(),
     }
 }

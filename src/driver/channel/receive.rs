@@ -217,6 +217,13 @@ impl<P: Profile> Channel<P> {
         self.end_with(if cut_off { Error::Closed } else { fault.into() })
     }
 
+    /// Gives the descriptors of a message that nobody gets to the reaper, or closes them.
+    pub(in crate::driver) fn discard(&mut self, mut message: Owned) {
+        if let Some(reaper) = &mut self.reaper {
+            message.take_all().for_each(|descriptor| reaper.reap(descriptor));
+        }
+    }
+
     /// The final answer, if there is one.
     pub(in crate::driver) const fn ended(&self) -> Option<Error> {
         self.condemned

@@ -8,6 +8,7 @@ use nix::poll::PollFlags;
 use super::{Channel, Owned};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::{Error, SendError, classify};
+use crate::driver::wait::RDHUP;
 use crate::driver::{socket, sys};
 use crate::error::{Fault, Misuse};
 use crate::machine::Outcome;
@@ -55,10 +56,30 @@ impl<P: Profile> Channel<P> {
     /// left, close this direction: every later call says the same, and all that did not leave
     /// comes back.
     pub fn send_by(&mut self, message: Owned, deadline: Deadline) -> Result<Sent, SendError> {
+        self.send_watching(message, deadline, PollFlags::empty())
+    }
+
+    /// As [`send_by`](Self::send_by), but does not wait on while there is something to be read: then
+    /// the message comes back with [`Error::WouldBlock`], as it would from
+    /// [`try_send`](Self::try_send). For who must read to make room at the other end.
+    pub(in crate::driver) fn send_unless_readable(
+        &mut self,
+        message: Owned,
+        deadline: Deadline,
+    ) -> Result<Sent, SendError> {
+        self.send_watching(message, deadline, PollFlags::POLLIN | RDHUP)
+    }
+
+    fn send_watching(
+        &mut self,
+        message: Owned,
+        deadline: Deadline,
+        watched: PollFlags,
+    ) -> Result<Sent, SendError> {
         self.push(message)?;
-        match self.flush_until(deadline) {
+        match self.flush_until(deadline, watched) {
             Err(SendError { error, messages }) if messages.is_empty() => match self.sender.recall() {
-                None if error == Error::TimedOut => Ok(Sent::Pending),
+                None if matches!(error, Error::TimedOut | Error::WouldBlock) => Ok(Sent::Pending),
                 recalled => Err(SendError::new(error, recalled.into_iter().collect())),
             },
             Err(error) => Err(error),
@@ -104,7 +125,7 @@ impl<P: Profile> Channel<P> {
     /// as [`send_by`](Self::send_by) says.
     pub fn flush_by(&mut self, deadline: Deadline) -> Result<(), SendError> {
         self.check_alive()?;
-        self.flush_until(deadline)
+        self.flush_until(deadline, PollFlags::empty())
     }
 
     /// Checks a message and takes it, behind what is pending.
@@ -199,8 +220,8 @@ impl<P: Profile> Channel<P> {
         at.map_or(Deadline::NEVER, Deadline::at)
     }
 
-    /// Keeps everything if the deadline passes.
-    fn flush_until(&mut self, deadline: Deadline) -> Result<(), SendError> {
+    /// Keeps everything if the deadline passes, or if something that is watched happens.
+    fn flush_until(&mut self, deadline: Deadline, watched: PollFlags) -> Result<(), SendError> {
         loop {
             let (events, until) = match self.flush()? {
                 Flush::Done => return Ok(()),
@@ -208,10 +229,14 @@ impl<P: Profile> Channel<P> {
                 // No event to wait for but a hang-up: a socket that lacks memory is "writable".
                 Flush::Pressure(_) => (PollFlags::empty(), self.back_off_end().min(deadline)),
             };
+            let kept = |error| SendError::new(error, Vec::new());
             if deadline.has_passed() {
-                return Err(SendError::new(Error::TimedOut, Vec::new()));
+                return Err(kept(Error::TimedOut));
             }
-            self.wait(events, until).map_err(|error| SendError::new(error, Vec::new()))?;
+            let seen = self.wait(events | watched, until).map_err(kept)?;
+            if seen.intersects(watched) {
+                return Err(kept(Error::WouldBlock));
+            }
         }
     }
 }
