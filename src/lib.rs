@@ -57,8 +57,8 @@ pub use profile::{Libcamera, Packet, Profile, Stream};
 
 #[cfg(feature = "driver")]
 pub use driver::{
-    Calls, Channel, Closer, Deadline, Error, Memfd, Reaper, Receiving, SendError, Sending, Sent, Stats,
-    Transport, inherited,
+    Activated, Address, Calls, Channel, Closer, Credentials, Deadline, Error, Listener, Listening, Memfd,
+    PeerRule, Reaper, Receiving, SendError, Sending, Sent, Stats, Transport, activated, inherited,
 };
 
 #[cfg(feature = "tokio")]

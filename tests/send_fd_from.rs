@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use fdpost::driver::{FdReply, Sender, receive_fd, receive_fd_from, send_error, send_fd};
+use fdpost::Credentials;
+use fdpost::driver::{FdReply, receive_fd, receive_fd_from, send_error, send_fd};
 use fdpost::{Channel, Deadline, Error, Libcamera, Limits, Misuse, Violation};
 use nix::libc::{SOCK_DGRAM, SOCK_STREAM};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
@@ -36,7 +37,7 @@ impl Bound {
         socket.into()
     }
 
-    fn receive(&self, rule: impl FnOnce(&Sender) -> bool) -> Result<(FdReply, Sender), Error> {
+    fn receive(&self, rule: impl FnOnce(&Credentials) -> bool) -> Result<(FdReply, Credentials), Error> {
         receive_fd_from(&self.socket, &Limits::new(), soon(), rule)
     }
 }
@@ -48,9 +49,9 @@ impl Drop for Bound {
 }
 
 /// This process, as the kernel names it.
-fn us() -> Sender {
+fn us() -> Credentials {
     let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
-    Sender { pid: std::process::id() as i32, uid, gid }
+    Credentials { pid: std::process::id() as i32, uid, gid }
 }
 
 /// The same test in another process, which sends what `FDPOST_CHILD` says.
@@ -73,13 +74,13 @@ fn sf_10_anyone_may_send_and_a_rule_decides() {
     let bound = Bound::new("anyone", true);
     let test = "sf_10_anyone_may_send_and_a_rule_decides";
     let mut child = spawn(test, bound.path.to_str().unwrap());
-    let theirs = Sender { pid: child.id() as i32, ..us() };
+    let theirs = Credentials { pid: child.id() as i32, ..us() };
 
     let (reply, sender) = bound.receive(|sender| sender.uid == us().uid).unwrap();
     let FdReply::Error { status: 5, text } = reply else { panic!("{reply:?}") };
     assert_eq!((text, sender), (b"from another process".to_vec(), theirs));
     // Not everybody: the message is dropped with its descriptor, and names its sender.
-    let Sender { pid, uid, gid } = theirs;
+    let Credentials { pid, uid, gid } = theirs;
     let refused = bound.receive(|sender| *sender == us()).unwrap_err();
     assert_eq!(refused, Error::SenderRefused { pid, uid, gid });
     assert!(child.wait().unwrap().success());
@@ -106,7 +107,7 @@ fn sf_10_anyone_may_send_and_a_rule_decides() {
     assert_eq!((identity(&came), from), (identity(&file), us()));
     // Whose message is refused is not judged by what it says.
     raw_send(&sender, b"nonsense", &files(2));
-    let Sender { pid, uid, gid } = us();
+    let Credentials { pid, uid, gid } = us();
     assert_eq!(bound.receive(|_| false).unwrap_err(), Error::SenderRefused { pid, uid, gid });
     let waited = receive_fd_from(&bound.socket, &Limits::new(), Deadline::after(Duration::ZERO), |_| true);
     assert_eq!(waited.unwrap_err(), Error::TimedOut);

@@ -1,6 +1,8 @@
 //! A conversation over one socket.
 
 mod attach;
+mod connect;
+mod peer;
 mod receive;
 mod send;
 
@@ -50,6 +52,7 @@ pub struct Channel<P: Profile> {
     epoch: Instant,
     /// poll(2) spoke of a hang-up: on a datagram socket the only sign of a local shutdown.
     hung_up: bool,
+    origin: Origin,
     /// The final fault, once the socket is shut down for it.
     condemned: Option<Error>,
     /// Why the sending direction died, and what it left behind if nobody was told yet.
@@ -57,7 +60,17 @@ pub struct Channel<P: Profile> {
     stranded: Vec<Owned>,
 }
 
-/// Shuts a channel down from any thread. Does not keep its socket open.
+/// Where a channel's socket comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Accepted or connected, by this process: its credentials are the peer's.
+    Met,
+    /// A pair, or handed over by somebody: perhaps a pair. Neither name tells the two apart:
+    /// whoever holds an end of a pair can bind it, and then its names look like a connection's.
+    Given,
+}
+
+/// Shuts a channel or a listener down from any thread. Does not keep its socket open.
 #[derive(Clone, Debug)]
 pub struct Closer(Weak<Socket>);
 
@@ -82,6 +95,10 @@ pub(super) struct Socket {
 }
 
 impl Socket {
+    pub(super) const fn new(descriptor: OwnedFd) -> Self {
+        Self { descriptor, shut: AtomicBool::new(false) }
+    }
+
     /// Whether this side shut it down.
     pub(super) fn was_shut(&self) -> bool {
         self.shut.load(Ordering::SeqCst)
@@ -120,13 +137,17 @@ impl<P: Profile> Channel<P> {
     /// [`Misuse`](crate::Misuse) that names what the socket or a limit is and should be; [`Error::Io`]. The
     /// socket is closed then.
     pub fn from_fd(socket: OwnedFd, limits: Limits) -> Result<Self, Error> {
+        Self::over(socket, limits, Origin::Given)
+    }
+
+    pub(super) fn over(socket: OwnedFd, limits: Limits, origin: Origin) -> Result<Self, Error> {
         let receiver = Receiver::new(limits)?;
         socket::check::<P>(&socket)?;
         let mut sender = Sender::new();
         sender.set_packet_limit(socket::packet_limit::<P>(socket.as_fd())?);
         Ok(Self {
             extras: socket::control_extras(socket.as_fd())?,
-            socket: Arc::new(Socket { descriptor: socket, shut: AtomicBool::new(false) }),
+            socket: Arc::new(Socket::new(socket)),
             scratch: sys::Scratch::default(),
             receiver,
             sender,
@@ -136,6 +157,7 @@ impl<P: Profile> Channel<P> {
             observer: None,
             epoch: Instant::now(),
             hung_up: false,
+            origin,
             condemned: None,
             dead: None,
             stranded: Vec::new(),

@@ -32,6 +32,26 @@ pub enum Error {
         /// Group id.
         gid: u32,
     },
+    /// The caller's rule refused who connected, or who listens. The connection is closed, nothing
+    /// was read; a listener can accept others.
+    #[error("process {pid}, user {uid}, group {gid} is refused as a peer")]
+    PeerRefused {
+        /// Process id.
+        pid: i32,
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+    },
+    /// Somebody is bound to the address already. It was left alone.
+    #[error("somebody is bound to this address")]
+    AddressInUse,
+    /// At the path is something else than a socket. It was left alone.
+    #[error("at this path is a file that is no socket")]
+    NotASocket,
+    /// The peer's socket accepts no descriptors (SO_PASSRIGHTS is off), and the message has some.
+    #[error("the peer accepts no descriptors")]
+    DescriptorsRefused,
     /// The conversation is over: the peer closed its end between two messages, or this side was
     /// shut down.
     #[error("the conversation is over")]
@@ -49,11 +69,12 @@ pub enum Error {
     #[error("the socket is full; try again when it is writable")]
     WouldBlock,
     /// The kernel is short of memory or of descriptors in flight (ENOBUFS, ENOMEM,
-    /// ETOOMANYREFS). Nothing was sent; try again later: poll(2) will call the socket writable
-    /// all the while.
+    /// ETOOMANYREFS), or this process has no descriptor left for what it would accept (EMFILE,
+    /// ENFILE). Nothing was sent, and nothing is lost; try again later: poll(2) will call the
+    /// socket ready all the while.
     #[error("the kernel is short of something, try again later: {}", text(*.errno))]
     Pressure {
-        /// The errno of sendmsg(2).
+        /// The errno of sendmsg(2) or accept4(2).
         errno: i32,
     },
     /// A system call failed.
@@ -83,6 +104,11 @@ impl From<Fault> for Error {
 impl Error {
     pub(super) const fn io(call: &'static str, errno: nix::Error) -> Self {
         Self::Io { call, errno: errno as i32 }
+    }
+
+    /// What `std` made of an errno.
+    pub(super) fn of_io(call: &'static str, error: &io::Error) -> Self {
+        Self::Io { call, errno: error.raw_os_error().unwrap_or(0) }
     }
 
     /// What an errno of sendmsg(2) amounts to, where nothing is kept to be sent again.

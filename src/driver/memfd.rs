@@ -28,8 +28,7 @@ impl Memfd {
     /// [`Error::Io`] of memfd_create(2), write(2) or fcntl(2).
     pub fn sealed(name: &str, bytes: &[u8]) -> Result<OwnedFd, Error> {
         let mut file = File::from(make(name)?);
-        file.write_all(bytes)
-            .map_err(|error| Error::Io { call: "write", errno: error.raw_os_error().unwrap_or(0) })?;
+        file.write_all(bytes).map_err(|error| Error::of_io("write", &error))?;
         Self::seal(&file, Seals::ALL)?;
         Ok(file.into())
     }

@@ -2,13 +2,16 @@
 //!
 //! No type of `nix` or `libc` stands in a public signature. Unsafe code lives in `sys` alone.
 
+mod address;
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod calls;
 mod channel;
+mod credentials;
 mod deadline;
 mod error;
 mod handshake;
+mod listener;
 mod memfd;
 mod policy;
 mod reaper;
@@ -21,18 +24,20 @@ mod sys;
 mod transport;
 mod wait;
 
+pub use address::Address;
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncChannel, AsyncReceiving, AsyncSending};
 pub use calls::{Calls, Event};
 pub use channel::{Channel, Closer, Sent, Unattached};
+pub use credentials::{Credentials, PeerRule};
 pub use deadline::Deadline;
 pub use error::{Error, SendError};
+pub use listener::{Activated, Listener, Listening, activated};
 pub use memfd::{Mapped, Memfd};
 pub use reaper::Reaper;
 pub use receiving::Receiving;
 pub use send_fd::{
-    FdReply, Sender, receive_fd, receive_fd_accepting, receive_fd_from, receive_fd_within, send_error,
-    send_fd,
+    FdReply, receive_fd, receive_fd_accepting, receive_fd_from, receive_fd_within, send_error, send_fd,
 };
 pub use sending::Sending;
 pub use stats::Stats;

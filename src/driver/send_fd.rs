@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::PollFlags;
 
+use super::credentials::Credentials;
 use super::deadline::Deadline;
 use super::error::Error;
 use super::wait::{RDHUP, wait};
@@ -29,17 +30,6 @@ pub enum FdReply {
         /// The text, which need not be UTF-8.
         text: Vec<u8>,
     },
-}
-
-/// Who sent a datagram (SCM_CREDENTIALS), in the receiver's namespaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sender {
-    /// Process id.
-    pub pid: i32,
-    /// User id.
-    pub uid: u32,
-    /// Group id.
-    pub gid: u32,
 }
 
 /// Descriptors of a message: one, and room for one too many.
@@ -133,8 +123,8 @@ pub fn receive_fd_from(
     socket: impl AsFd,
     limits: &Limits,
     deadline: Deadline,
-    rule: impl FnOnce(&Sender) -> bool,
-) -> Result<(FdReply, Sender), Error> {
+    rule: impl FnOnce(&Credentials) -> bool,
+) -> Result<(FdReply, Credentials), Error> {
     let socket = socket.as_fd();
     let framing = socket::framing(socket)?;
     if !matches!(framing, Framing::PartPerDatagram) {
@@ -198,12 +188,15 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn datagram_of(&mut self, rule: impl FnOnce(&Sender) -> bool) -> Result<(FdReply, Sender), Error> {
+    fn datagram_of(
+        &mut self,
+        rule: impl FnOnce(&Credentials) -> bool,
+    ) -> Result<(FdReply, Credentials), Error> {
         let hunk = self.packet()?;
         let Some(credentials) = hunk.credentials() else { return Err(Misuse::NoCredentials.into()) };
-        let sender = Sender { pid: credentials.pid, uid: credentials.uid, gid: credentials.gid };
+        let sender = Credentials { pid: credentials.pid, uid: credentials.uid, gid: credentials.gid };
         if !rule(&sender) {
-            let Sender { pid, uid, gid } = sender;
+            let Credentials { pid, uid, gid } = sender;
             return Err(Error::SenderRefused { pid, uid, gid });
         }
         Ok((self.whole_packet()?, sender))

@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
-use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, getsockname, shutdown, socket, socketpair,
+};
 
 use super::error::Error;
 use super::sys;
@@ -30,6 +32,9 @@ const SO_INQ: i32 = 84;
 
 /// SO_PASSPIDFD (Linux 6.5).
 const SO_PASSPIDFD: i32 = 76;
+
+/// SO_PASSRIGHTS (Linux 6.16): on unless it is switched off.
+const SO_PASSRIGHTS: i32 = 83;
 
 /// What the kernel takes of SO_SNDBUF for itself (net/unix/af_unix.c: `len > sk_sndbuf - 32` is
 /// EMSGSIZE).
@@ -80,6 +85,34 @@ pub(super) fn shut_writing(socket: BorrowedFd<'_>) {
     let _already_closed = shutdown(socket.as_raw_fd(), Shutdown::Write);
 }
 
+/// A new socket of the wire's type, for a name.
+///
+/// # Errors
+/// [`Misuse::PairsOnly`] for a wire of datagrams.
+pub(super) fn unconnected<P: Profile>() -> Result<OwnedFd, Error> {
+    connected_type::<P>()?;
+    let socket = socket(AddressFamily::Unix, socket_type::<P>(), SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|errno| Error::io("socket", errno))?;
+    sys::raised(socket).map_err(|errno| Error::io("fcntl", errno))
+}
+
+/// Refuses a wire that no listener can carry.
+pub(super) fn connected_type<P: Profile>() -> Result<(), Error> {
+    match P::FRAMING {
+        Framing::PartPerDatagram => Err(Misuse::PairsOnly { wire: P::NAME }.into()),
+        Framing::MessagesPerPacket(_) | Framing::Stream { .. } => Ok(()),
+    }
+}
+
+/// Nobody can send descriptors to this socket, or to one that is accepted from it, from now on:
+/// who tries gets EPERM (net/unix/af_unix.c), and nothing of a stranger's is ever installed or
+/// kept alive in the queue (P9). It belongs to the socket, whoever holds it: so only for sockets
+/// that we made. What is queued already still comes.
+pub(super) fn refuse_descriptors(socket: BorrowedFd<'_>) {
+    // A kernel without it says so: there, the receiver refuses what came.
+    let _unknown = sys::switch_off(socket, SO_PASSRIGHTS);
+}
+
 /// Two connected sockets of the wire's type.
 pub(super) fn pair<P: Profile>() -> Result<(OwnedFd, OwnedFd), Error> {
     let (ours, theirs) = socketpair(AddressFamily::Unix, socket_type::<P>(), None, SockFlag::SOCK_CLOEXEC)
@@ -90,17 +123,7 @@ pub(super) fn pair<P: Profile>() -> Result<(OwnedFd, OwnedFd), Error> {
 
 /// Refuses a socket that cannot carry the wire; makes it close-on-exec.
 pub(super) fn check<P: Profile>(socket: &OwnedFd) -> Result<(), Error> {
-    let option =
-        |name| sys::socket_option(socket.as_fd(), name).map_err(|errno| Error::io("getsockopt", errno));
-    let domain = option(libc::SO_DOMAIN)?;
-    if domain != libc::AF_UNIX {
-        return Err(Misuse::NotUnix { domain }.into());
-    }
-    let (found, expected) = (option(libc::SO_TYPE)?, socket_type::<P>() as i32);
-    if found != expected {
-        return Err(Misuse::SocketType { wire: P::NAME, expected, found }.into());
-    }
-    if option(libc::SO_ACCEPTCONN)? != 0 {
+    if check_type::<P>(socket.as_fd())? {
         return Err(Misuse::Listening.into());
     }
     if !sys::is_connected(socket.as_fd()).map_err(|errno| Error::io("getpeername", errno))? {
@@ -115,8 +138,44 @@ pub(super) fn check<P: Profile>(socket: &OwnedFd) -> Result<(), Error> {
         // This one cannot be asked for, only set; a kernel without it says so, which is as well.
         let _unknown = sys::switch_off(socket.as_fd(), SO_INQ);
     }
-    fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(|errno| Error::io("fcntl", errno))?;
-    Ok(())
+    set_close_on_exec(socket.as_fd())
+}
+
+/// Refuses a socket on which the wire's peers cannot be accepted; makes it close-on-exec.
+pub(super) fn check_listening<P: Profile>(socket: BorrowedFd<'_>) -> Result<(), Error> {
+    connected_type::<P>()?;
+    if !check_type::<P>(socket)? {
+        return Err(Misuse::NotListening.into());
+    }
+    set_close_on_exec(socket)
+}
+
+/// Refuses a socket of another domain or type than the wire's; says whether it listens.
+fn check_type<P: Profile>(socket: BorrowedFd<'_>) -> Result<bool, Error> {
+    let option = |name| sys::socket_option(socket, name).map_err(|errno| Error::io("getsockopt", errno));
+    let domain = option(libc::SO_DOMAIN)?;
+    if domain != libc::AF_UNIX {
+        return Err(Misuse::NotUnix { domain }.into());
+    }
+    let (found, expected) = (option(libc::SO_TYPE)?, socket_type::<P>() as i32);
+    if found != expected {
+        return Err(Misuse::SocketType { wire: P::NAME, expected, found }.into());
+    }
+    Ok(option(libc::SO_ACCEPTCONN)? != 0)
+}
+
+/// Whether the socket itself has a name.
+pub(super) fn is_named(socket: BorrowedFd<'_>) -> Result<bool, Error> {
+    let name = getsockname::<UnixAddr>(socket.as_raw_fd()).map_err(|errno| match errno {
+        // Of another domain, which `check` says better.
+        Errno::EINVAL => Error::Misuse(Misuse::PeerUnknown),
+        errno => Error::io("getsockname", errno),
+    })?;
+    Ok(name.path().is_some() || name.as_abstract().is_some())
+}
+
+fn set_close_on_exec(socket: BorrowedFd<'_>) -> Result<(), Error> {
+    fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop).map_err(|errno| Error::io("fcntl", errno))
 }
 
 /// What the socket's own control messages take, beside descriptors.

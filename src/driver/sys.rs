@@ -10,6 +10,7 @@
 
 mod look;
 mod mapping;
+mod meeting;
 #[cfg(feature = "tokio")]
 mod registered;
 
@@ -29,6 +30,7 @@ use crate::wire::control::{self, Item, Layout};
 
 pub(super) use look::{Status, is_pidfd, status};
 pub(super) use mapping::Mapping;
+pub(super) use meeting::{accept, peer_pidfd, set_close_on_exec};
 #[cfg(feature = "tokio")]
 pub(super) use registered::{Registered, register};
 
@@ -213,14 +215,21 @@ fn adopt(descriptor: RawFd) -> Option<OwnedFd> {
     raised(owned).ok()
 }
 
-/// Moves a descriptor above the standard ones, where it is not already.
+/// Moves a descriptor above the standard ones, where it is not already; closed, where it cannot.
 pub(super) fn raised(owned: OwnedFd) -> Result<OwnedFd, Errno> {
+    raise(owned).map_err(|(errno, _)| errno)
+}
+
+/// As [`raised`]; given back, where it cannot be moved.
+pub(super) fn raise(owned: OwnedFd) -> Result<OwnedFd, (Errno, OwnedFd)> {
     if owned.as_raw_fd() >= FIRST_SAFE {
         return Ok(owned);
     }
-    let moved = fcntl(&owned, FcntlArg::F_DUPFD_CLOEXEC(FIRST_SAFE))?;
-    // SAFETY: F_DUPFD_CLOEXEC returned a new descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(moved) })
+    match fcntl(&owned, FcntlArg::F_DUPFD_CLOEXEC(FIRST_SAFE)) {
+        // SAFETY: F_DUPFD_CLOEXEC returned a new descriptor.
+        Ok(moved) => Ok(unsafe { OwnedFd::from_raw_fd(moved) }),
+        Err(errno) => Err((errno, owned)),
+    }
 }
 
 /// A descriptor that whoever started this process left open for it, known by its number alone: as

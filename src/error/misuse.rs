@@ -93,6 +93,43 @@ pub enum Misuse {
     /// The socket listens.
     #[error("the socket listens; hand over one that accept returned")]
     Listening,
+    /// The socket does not listen.
+    #[error("the socket does not listen; hand over one on which listen was called")]
+    NotListening,
+    /// A wire of datagrams lives on pairs only: a datagram socket has no accept, anybody may send
+    /// to one that is bound, and two senders' headers and payloads would mix.
+    #[error("the {wire} wire is for pairs: nobody can listen or connect with datagrams and have one peer")]
+    PairsOnly {
+        /// The wire's name.
+        wire: &'static str,
+    },
+    /// A rule about the peer of a socket whose credentials tell nothing about it: on a pair they
+    /// name whoever made it.
+    #[error("this socket's credentials are of whoever made it and tell nothing about the peer")]
+    PeerUnknown,
+    /// An address without a name.
+    #[error("the address is empty")]
+    AddressEmpty,
+    /// A path or an abstract name that does not fit a socket's address (unix(7)).
+    #[error("the address has {bytes} bytes, at most {limit} fit")]
+    AddressTooLong {
+        /// Its bytes.
+        bytes: u64,
+        /// The most that fit.
+        limit: u64,
+    },
+    /// A zero byte in a path, where it would end the path.
+    #[error("byte {index} of the path is zero, which would end it")]
+    ZeroInPath {
+        /// Its place.
+        index: u64,
+    },
+    /// A variable of socket activation that says nothing sensible (sd_listen_fds(3)).
+    #[error("the environment's {variable} makes no sense")]
+    Activation {
+        /// Its name.
+        variable: &'static str,
+    },
     /// The socket has no peer, so that anyone may send to it and two senders would mix.
     #[error("the socket is not connected to one peer")]
     NotConnected,

@@ -1,0 +1,129 @@
+//! Listening, connecting, and who is there, within one process.
+
+#[path = "support/driver.rs"]
+mod driver;
+#[path = "support/meeting.rs"]
+mod meeting;
+mod support;
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::thread;
+
+use driver::{Wire, soon};
+use fdpost::{
+    Address, Channel, Deadline, Error, Libcamera, Limits, Listener, Listening, Message, Misuse, Packet,
+    PeerRule, Stream,
+};
+use meeting::{Directory, abstract_name};
+use support::{Ledger, files};
+
+const LIMITS: Limits = Limits::new();
+
+/// Both directions, with a descriptor to the side that accepts one.
+fn talk<P: Wire>(address: &Address) {
+    let listener = Listener::<P>::bind(address, LIMITS.descriptors(1)).unwrap();
+    assert!(matches!(listener.try_accept(), Ok(None)));
+    let mut client = Channel::<P>::connect_by(address, LIMITS, soon()).unwrap();
+    client.send(Message::new(b"to the server").with(files(1).remove(0))).unwrap();
+    let mut served = listener.accept_by(soon()).unwrap();
+    let message = served.receive_by(soon()).unwrap();
+    assert_eq!((message.payload(), message.descriptor_count()), (&b"to the server"[..], 1));
+    served.send(Message::new(b"to the client")).unwrap();
+    assert_eq!(client.receive_by(soon()).unwrap().payload(), b"to the client");
+    drop(client);
+    assert_eq!(served.receive_by(soon()).unwrap_err(), Error::Closed);
+}
+
+#[test]
+fn two_sides_meet_at_a_path_or_a_name() {
+    let ledger = Ledger::open();
+    let directory = Directory::new();
+    for address in [Address::from(&directory.join("socket")), abstract_name()] {
+        talk::<Packet>(&address);
+        talk::<Stream>(&address);
+    }
+    assert!(directory.is_empty(), "the files are gone with their listeners");
+    drop(directory);
+    ledger.close();
+}
+
+#[test]
+fn the_file_has_the_mode_asked_for_whatever_the_umask() {
+    let ledger = Ledger::open();
+    let directory = Directory::new();
+    let path = directory.join("socket");
+    for mode in [0o600, 0o666, 0o777, 0o060, 0] {
+        let listener = Listener::<Packet>::bind_with(&path, LIMITS, Listening::new().mode(mode)).unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+        drop(listener);
+    }
+    let listener = Listener::<Packet>::bind(&path, LIMITS).unwrap();
+    assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o7777, 0o600);
+    drop((listener, directory));
+    ledger.close();
+}
+
+#[test]
+fn what_makes_no_sense_is_named() {
+    let misuse = |address: Address, expected: Misuse| {
+        assert_eq!(Listener::<Packet>::bind(&address, LIMITS).unwrap_err(), Error::Misuse(expected));
+        assert_eq!(Channel::<Packet>::connect(&address, LIMITS).unwrap_err(), Error::Misuse(expected));
+    };
+    misuse("".into(), Misuse::AddressEmpty);
+    misuse(Address::abstract_name(""), Misuse::AddressEmpty);
+    misuse("a\0b".into(), Misuse::ZeroInPath { index: 1 });
+    misuse("x".repeat(108).into(), Misuse::AddressTooLong { bytes: 108, limit: 107 });
+    misuse(Address::abstract_name([7; 108]), Misuse::AddressTooLong { bytes: 108, limit: 107 });
+    let pairs_only = Error::Misuse(Misuse::PairsOnly { wire: "libcamera" });
+    assert_eq!(Listener::<Libcamera>::bind(abstract_name(), LIMITS).unwrap_err(), pairs_only);
+    assert_eq!(Channel::<Libcamera>::connect(abstract_name(), LIMITS).unwrap_err(), pairs_only);
+}
+
+#[test] // P5
+fn waiting_to_accept_ends_at_the_deadline_or_by_a_shutdown() {
+    let ledger = Ledger::open();
+    let listener = Listener::<Packet>::bind(abstract_name(), LIMITS).unwrap();
+    assert_eq!(listener.accept_by(driver::after(20)).unwrap_err(), Error::TimedOut);
+    assert_eq!(listener.accept_by(Deadline::after(std::time::Duration::ZERO)).unwrap_err(), Error::TimedOut);
+    let closer = listener.closer();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| listener.accept());
+        closer.shutdown();
+        assert_eq!(waiting.join().unwrap().unwrap_err(), Error::Closed);
+    });
+    assert_eq!(listener.accept().unwrap_err(), Error::Closed);
+    drop(listener);
+    ledger.close();
+}
+
+#[test] // P9
+fn a_rule_refuses_at_accept_and_at_connect() {
+    let ledger = Ledger::open();
+    let address = abstract_name();
+    let stranger = nix::unistd::getuid().as_raw() + 1;
+    let listening = Listening::new().rule(PeerRule::new().uid(stranger));
+    let listener = Listener::<Packet>::bind_with(&address, LIMITS, listening).unwrap();
+    let mut client = Channel::<Packet>::connect(&address, LIMITS).unwrap();
+    client.send(Message::new(b"never read")).unwrap();
+    let refused = listener.accept_by(soon()).unwrap_err();
+    assert!(matches!(refused, Error::PeerRefused { pid, .. } if pid == std::process::id() as i32));
+    assert_eq!(listener.refused(), 1);
+    assert_eq!(client.receive_by(soon()).unwrap_err(), Error::Closed);
+    let rule = PeerRule::new().test(|peer| peer.pid == 1);
+    let refused = Channel::<Packet>::connect_with(&address, LIMITS, &rule, soon()).unwrap_err();
+    assert!(matches!(refused, Error::PeerRefused { .. }));
+    drop((client, listener));
+    ledger.close();
+}
+
+#[test]
+fn a_pair_tells_nothing_about_its_peer() {
+    let (channel, end) = Channel::<Packet>::pair(LIMITS).unwrap();
+    let unknown = Error::Misuse(Misuse::PeerUnknown);
+    assert_eq!(channel.peer().unwrap_err(), unknown);
+    assert_eq!(channel.peer_pidfd().unwrap_err(), unknown);
+    let end = end.as_fd().try_clone_to_owned().unwrap();
+    assert_eq!(Channel::<Packet>::from_accepted(end, LIMITS, &PeerRule::new()).unwrap_err(), unknown);
+}
