@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/nopanic/Cargo.toml
+PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/nopanic/Cargo.toml benches/Cargo.toml
 WASM := wasm32-unknown-unknown
 I686 := i686-unknown-linux-gnu
 MSRV := 1.85.0
@@ -21,7 +21,7 @@ T ?= receiver
 skipped = echo "skipped: $(1)"
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states
+.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,15 @@ loom-mutants: ## show each model a planted defect of the real code
 
 stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten with a descriptor
 	cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000}
+
+bench: ## fdpost and its peers side by side: target/bench/report.json, report.md (GOALS="--goal 3 --goal 4" for some)
+	cargo run --locked --release --quiet --manifest-path benches/Cargo.toml -- $(GOALS)
+
+bench-quick: ## the same rows roughly, in a minute
+	cargo run --locked --release --quiet --manifest-path benches/Cargo.toml -- --quick $(GOALS)
+
+bench-smoke: ## each of the benchmark's rows runs, and what it says of figures is right
+	cargo test --locked --manifest-path benches/Cargo.toml
 
 check: ## formats, lints, docs, the core for wasm, import direction, rules, public types, licences
 	for package in $(PACKAGES) loom-tests/Cargo.toml; do cargo fmt --check --manifest-path $$package; done
@@ -115,7 +124,7 @@ mutants: ## how many planted changes the tests notice (hours)
 
 # Each stage says when it ended, so that a log tells where the time went, or where it stopped.
 ci: ## what .ci/run runs
-	@set -- check test loom 'stress MESSAGES=2000000' msrv nopanic test-i686 fuzz-smoke demo demo-libcamera; \
+	@set -- check test loom 'stress MESSAGES=2000000' msrv nopanic test-i686 bench-smoke fuzz-smoke demo demo-libcamera; \
 	for stage in "$$@"; do \
 	  echo "== $$stage"; $(MAKE) --no-print-directory $$stage || { echo "== $$stage: failed after $$SECONDS s"; exit 1; }; \
 	  echo "== $$stage: done, $$SECONDS s since the start"; done
