@@ -77,17 +77,13 @@ impl Script {
     }
 }
 
-/// A running worker. It never notices that its peer is gone (a datagram socket shows no hang-up),
-/// so it is killed, if need be, and reaped when this is dropped.
-pub struct Worker {
-    child: Child,
-    channel: Channel<Libcamera>,
-    script: Script,
-}
+/// A running worker's process. It never notices that its peer is gone (a datagram socket shows no
+/// hang-up), so it is killed, if need be, and reaped when this is dropped.
+pub struct Process(Child);
 
-impl Worker {
-    pub fn start(installed: &Installed) -> Outcome<Self> {
-        let script = Script::load()?;
+impl Process {
+    /// Starts a worker; the channel's other end is its descriptor 3.
+    pub fn start(installed: &Installed) -> Outcome<(Self, Channel<Libcamera>)> {
         // Header and payload are two system calls there: a loaded machine may halt it in between.
         let limits = Limits::new().assembly_timeout(PATIENCE);
         let (channel, theirs) = Channel::<Libcamera>::pair(limits)?;
@@ -96,11 +92,55 @@ impl Worker {
         // Its log is for who looks for a fault.
         command.env("LIBCAMERA_LOG_LEVELS", "*:ERROR");
         command.fd_mappings(vec![FdMapping { parent_fd: theirs, child_fd: 3 }])?;
-        Ok(Self { child: command.spawn()?, channel, script })
+        Ok((Self(command.spawn()?), channel))
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.id()
+    }
+
+    /// Whether the worker has the buffer's memfd mapped.
+    pub fn has_mapped(&self) -> Outcome<bool> {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid()))?;
+        Ok(maps.lines().any(|line| line.contains(&format!("/memfd:{MEMFD}"))))
+    }
+
+    /// Waits for the worker to end by itself.
+    pub fn wait(&mut self) -> Outcome<ExitStatus> {
+        let deadline = Deadline::after(PATIENCE);
+        loop {
+            match self.0.try_wait()? {
+                Some(status) => return Ok(status),
+                None if deadline.has_passed() => return Err("the worker does not end".into()),
+                None => sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended_by_itself = self.0.kill();
+        let _reaped_before = self.0.wait();
+    }
+}
+
+/// A worker, and the recorded conversation with it.
+pub struct Worker {
+    process: Process,
+    channel: Channel<Libcamera>,
+    script: Script,
+}
+
+impl Worker {
+    pub fn start(installed: &Installed) -> Outcome<Self> {
+        let script = Script::load()?;
+        let (process, channel) = Process::start(installed)?;
+        Ok(Self { process, channel, script })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Sends the request of that name, with a descriptor where there is one.
@@ -123,14 +163,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether the worker has the buffer's memfd mapped.
-    pub fn has_mapped(&self) -> Outcome<bool> {
-        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid()))?;
-        Ok(maps.lines().any(|line| line.contains(&format!("/memfd:{MEMFD}"))))
-    }
-
     fn expect_mapped(&self, expected: bool) -> Outcome {
-        if self.has_mapped()? == expected {
+        if self.process.has_mapped()? == expected {
             return Ok(());
         }
         let answer = if expected { "does not show" } else { "still shows" };
@@ -139,21 +173,7 @@ impl Worker {
 
     /// Waits for the worker to end by itself.
     pub fn wait(&mut self) -> Outcome<ExitStatus> {
-        let deadline = Deadline::after(PATIENCE);
-        loop {
-            match self.child.try_wait()? {
-                Some(status) => return Ok(status),
-                None if deadline.has_passed() => return Err("the worker does not end".into()),
-                None => sleep(Duration::from_millis(1)),
-            }
-        }
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ended_by_itself = self.child.kill();
-        let _reaped_before = self.child.wait();
+        self.process.wait()
     }
 }
 
