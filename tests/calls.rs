@@ -15,10 +15,10 @@ use fdpost::{
     Calls, Channel, Deadline, Error, Exhausted, Head, Libcamera, Limits, Message, Misuse, Packet, Reaper,
     Stream, Violation,
 };
-use support::{Ledger, files, identity, soon};
+use support::{Ledger, files, identity};
 use with::{
     LIMITS, answered, assert_ended, body, events_until_end, failed, messages, packet, passed, plain, request,
-    say, sides, tell,
+    say, sides, soon, tell,
 };
 
 #[test] // P1

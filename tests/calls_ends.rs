@@ -15,10 +15,10 @@ use fdpost::{
     Violation,
 };
 use nix::errno::Errno;
-use support::{Ledger, files, identity, soon};
+use support::{Ledger, files, identity};
 use with::{
     LIMITS, SHORT, answered, assert_ended, body, events_until_end, failed, packet, passed, plain, request,
-    say, sides, tell, with_files,
+    say, sides, soon, tell, with_files,
 };
 
 #[test] // P1, P3

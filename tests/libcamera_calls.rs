@@ -13,12 +13,7 @@ use fdpost::driver::Event;
 use fdpost::{Calls, Deadline, Error, Libcamera, Message};
 use support::Ledger;
 use vimc::{Process, Script};
-use with::{answered, plain, say};
-
-/// For each answer.
-fn patience() -> Deadline {
-    Deadline::after(Duration::from_secs(30))
-}
+use with::{answered, plain, say, soon};
 
 /// The worker, and the recorded messages; `None`, said in words, where it may be absent and is.
 fn worker() -> Option<(Process, Calls<Libcamera>, Script)> {
@@ -48,26 +43,26 @@ fn reply(script: &Script, name: &str, call: CallId) -> Vec<u8> {
 fn the_worker_is_called_and_answers_as_recorded() {
     let ledger = Ledger::open();
     let Some((mut process, mut calls, script)) = worker() else { return };
-    let answer = calls.call(request(&script, "start"), patience()).unwrap();
+    let answer = calls.call(request(&script, "start"), soon()).unwrap();
     assert_eq!(answer.message().payload()[..4], script.payload("start", "reply").unwrap()[..4]);
     assert_eq!(answer.message().payload()[8..], script.payload("start", "reply").unwrap()[8..]);
 
     let map = request(&script, "map-buffers").with(vimc::buffer().unwrap());
-    let answer = calls.call(map, patience()).unwrap().into_message();
+    let answer = calls.call(map, soon()).unwrap().into_message();
     assert_eq!(answer.payload()[8..], script.payload("map-buffers", "reply").unwrap()[8..]);
     assert!(process.has_mapped().unwrap());
 
     // An event is asked for by a message without a cookie, and comes before the answer to the call
     // behind it: it waits for its receive.
     say(&mut calls, request(&script, "event"));
-    let answer = calls.call(request(&script, "start"), patience()).unwrap().into_message();
+    let answer = calls.call(request(&script, "start"), soon()).unwrap().into_message();
     assert_eq!(answer.payload()[8..], script.payload("start", "reply").unwrap()[8..]);
     assert_eq!(calls.timeout(), Some(Duration::ZERO));
     assert_eq!(plain(&mut calls).payload(), script.payload("event", "reply").unwrap());
 
     // Several in flight.
-    let unmap = calls.start(request(&script, "unmap-buffers"), patience()).unwrap();
-    let stop = calls.start(request(&script, "stop"), patience()).unwrap();
+    let unmap = calls.start(request(&script, "unmap-buffers"), soon()).unwrap();
+    let stop = calls.start(request(&script, "stop"), soon()).unwrap();
     assert_eq!(answered(&mut calls, unmap).payload(), reply(&script, "unmap-buffers", unmap));
     assert_eq!(answered(&mut calls, stop).payload(), reply(&script, "stop", stop));
     assert!(!process.has_mapped().unwrap());
@@ -87,7 +82,7 @@ fn a_worker_that_does_not_answer_and_one_that_died() {
     let call = calls.start(unanswered, Deadline::after(with::SHORT)).unwrap();
     loop {
         // Its event may come first.
-        match calls.receive_by(patience()).unwrap() {
+        match calls.receive_by(soon()).unwrap() {
             Event::Message(event) => {
                 assert_eq!(event.payload(), script.payload("event", "reply").unwrap());
             }
@@ -102,7 +97,7 @@ fn a_worker_that_does_not_answer_and_one_that_died() {
     let pending = calls.start(request(&script, "event"), Deadline::NEVER).unwrap();
     drop(process);
     // Nothing shows that it died but a send.
-    let gone = calls.call(request(&script, "stop"), patience()).unwrap_err().error;
+    let gone = calls.call(request(&script, "stop"), soon()).unwrap_err().error;
     assert!(matches!(gone, Error::PeerGone { .. }), "{gone:?}");
     while let Some(event) = calls.try_receive().unwrap() {
         match event {
@@ -114,7 +109,7 @@ fn a_worker_that_does_not_answer_and_one_that_died() {
             other => panic!("{other:?}"),
         }
     }
-    let again = calls.start(request(&script, "stop"), patience()).unwrap_err();
+    let again = calls.start(request(&script, "stop"), soon()).unwrap_err();
     assert_eq!(again.error, gone);
     drop((calls, again));
     ledger.close();

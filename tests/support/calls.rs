@@ -5,15 +5,20 @@ use std::time::Duration;
 
 use fdpost::calls::{CallId, Correlate, Request};
 use fdpost::driver::{Event, Sent};
-use fdpost::{Calls, Channel, Error, Head, Limits, Message, Violation};
+use fdpost::{Calls, Channel, Deadline, Error, Head, Limits, Message, Violation};
 
-use crate::support::{files, soon};
+use crate::support::files;
 
 /// Patient: a loaded machine may halt either side in the middle of a message.
 pub const LIMITS: Limits = Limits::new().descriptors(8).assembly_timeout(Duration::from_secs(30));
 
 /// A deadline that passes at once, for calls that nobody answers.
 pub const SHORT: Duration = Duration::from_millis(30);
+
+/// Long enough for a loaded machine; a test that waits so long has failed.
+pub fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(30))
+}
 
 /// A side that calls, and one that is called.
 pub fn sides<P: Correlate>() -> (Calls<P>, Calls<P>) {
