@@ -18,6 +18,12 @@ closing_a_full_queue_closes_each_descriptor_once forgets-the-queue
 a_flush_returns_after_its_predecessors flush-returns-early
 a_sink_that_panics_strands_nobody a-panic-keeps-the-role
 what_the_kernel_refuses_goes_back_to_a_sender_that_is_there a-refusal-is-dropped
+a_successor_whose_message_left_takes_over_all_the_same does-not-take-over
+nobody_sleeps_beside_room_while_the_flusher_waits sleeps-beside-room
+a_close_tells_all_who_wait a-close-tells-nobody
+what_the_kernel_refuses_of_a_burst_goes_back_to_it forgets-earlier-numbers
+a_sleeping_receiver_sends_what_a_try_send_leaves does-not-wake-the-receiver
+an_owner_that_leaves_passes_its_refusal_on a-refusal-is-forgotten
 '
 
 cargo test --locked --release --no-run

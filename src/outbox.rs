@@ -15,77 +15,45 @@
 //!   steadfast flusher hands over to nobody who might leave earlier.
 //! - "Would block" is owned: a blocking flusher waits for the socket; one that cannot wait puts
 //!   the role back, wakes somebody who can, and says [`Done::Pending`].
+//! - Who waits for its own message looks after the queue before it returns, whatever became of
+//!   that message: a flusher may have handed over to it meanwhile.
+//! - Those who wait for room are woken together when half of the queue is free, or before the
+//!   flusher waits for the socket: not one by one with each message that leaves.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
+mod bounds;
+mod call;
 mod look;
 mod shared;
+mod sink;
 mod tenure;
+mod waiting;
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::error::Fault;
+use crate::error::{Exhausted, Fault};
 use crate::machine::{Outgoing, Sender, Sending};
 use crate::message::Message;
 use crate::profile::Profile;
 use crate::sync::{Condvar, Mutex, MutexGuard, broken, lock, wait_until};
+use call::{Brought, Own};
 use shared::Shared;
 use tenure::{Goal, Left, Tenure};
+use waiting::{Awaited, Calls};
 
-/// What may be queued, the lot in flight counted. A message that exceeds a bound by itself is
-/// taken when nothing else is queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Bounds {
-    /// Messages. Default 1024: a burst, and no more than a reader wakes for.
-    pub messages: u32,
-    /// Payload bytes. Default 1 MiB: some times what a socket holds.
-    pub bytes: u64,
-    /// Descriptors. Default 256: they count against RLIMIT_NOFILE, often 1024.
-    pub descriptors: u32,
-    /// Transmits after its own message that a flusher sends before it hands over. Default 64.
-    pub tenure: u32,
-}
-
-impl Bounds {
-    /// The defaults.
-    pub const fn new() -> Self {
-        Self { messages: 1024, bytes: 1024 * 1024, descriptors: 256, tenure: 64 }
-    }
-
-    /// Sets the messages.
-    #[must_use]
-    pub const fn messages(mut self, messages: u32) -> Self {
-        self.messages = messages;
-        self
-    }
-
-    /// Sets the payload bytes.
-    #[must_use]
-    pub const fn bytes(mut self, bytes: u64) -> Self {
-        self.bytes = bytes;
-        self
-    }
-
-    /// Sets the descriptors.
-    #[must_use]
-    pub const fn descriptors(mut self, descriptors: u32) -> Self {
-        self.descriptors = descriptors;
-        self
-    }
-
-    /// Sets the transmits of a tenure.
-    #[must_use]
-    pub const fn tenure(mut self, transmits: u32) -> Self {
-        self.tenure = transmits;
-        self
-    }
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+pub use bounds::Bounds;
+pub use sink::{Sink, Step};
 
 /// How long a call may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,34 +73,6 @@ impl Patience {
             Self::None | Self::Forever => None,
         }
     }
-}
-
-/// What one attempt to hand something to the kernel came to.
-#[derive(Debug)]
-pub enum Step<F, E> {
-    /// The kernel took some, and the sender knows.
-    Took,
-    /// Not now.
-    Full,
-    /// The kernel does not take the first message; the direction lives on.
-    Refused(Message<F>, E),
-    /// The direction is over. What did not leave, in order.
-    Over(Vec<Message<F>>, E),
-}
-
-/// Where the flusher writes to.
-pub trait Sink<P: Profile, F> {
-    /// Why the kernel did not take it, in words that every sender is told.
-    type Error: Copy;
-
-    /// One attempt, without waiting.
-    fn transmit(&mut self, sender: &mut Sender<P, F>) -> Step<F, Self::Error>;
-
-    /// Waits until another attempt may succeed. `false`: the caller's patience has ended.
-    ///
-    /// # Errors
-    /// It cannot be waited for.
-    fn wait(&mut self, sender: &Sender<P, F>) -> Result<bool, Self::Error>;
 }
 
 /// How a call ended well. Accepted is not delivered, and neither is handed to the kernel: the
@@ -156,6 +96,7 @@ pub struct Unsent<F, E> {
 
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Why<E> {
     /// The caller's mistake, or no memory.
     Fault(Fault),
@@ -170,7 +111,8 @@ pub enum Why<E> {
 /// The queue of many senders of one channel.
 pub struct Outbox<P: Profile, F, E> {
     shared: Mutex<Shared<P, F, E>>,
-    /// Whatever a waiting thread may wait for.
+    /// What those wait on who wait for room, and all others.
+    room: Condvar,
     changed: Condvar,
     bounds: Bounds,
 }
@@ -178,7 +120,8 @@ pub struct Outbox<P: Profile, F, E> {
 impl<P: Profile, F, E: Copy> Outbox<P, F, E> {
     /// An outbox around a sender, and what that has queued.
     pub fn new(sender: Sender<P, F>, bounds: Bounds) -> Self {
-        Self { shared: Mutex::new(Shared::new(sender)), changed: Condvar::new(), bounds }
+        let shared = Mutex::new(Shared::new(sender));
+        Self { shared, room: Condvar::new(), changed: Condvar::new(), bounds }
     }
 
     /// Puts a message into the queue, and flushes if nobody does. See the module's head for when
@@ -195,55 +138,113 @@ impl<P: Profile, F, E: Copy> Outbox<P, F, E> {
         patience: Patience,
         sink: &mut impl Sink<P, F, Error = E>,
     ) -> Result<Done, Unsent<F, E>> {
-        let mut entry = match Outgoing::new::<P>(message, packet_limit) {
+        let mut brought = match Outgoing::new::<P>(message, packet_limit) {
             Ok(entry) => Some(entry),
-            Err((misuse, message)) => return Unsent::new(Why::Fault(misuse.into()), Some(message)),
+            Err((misuse, message)) => {
+                return Err(Unsent { why: Why::Fault(misuse.into()), message: Some(message) });
+            }
         };
-        let mut own = None;
+        let mut back = None;
+        let done = self.bring(&mut brought, |message| back = Some(message), patience, sink);
+        done.map_err(|why| Unsent { why, message: back.or_else(|| brought.map(Outgoing::into_message)) })
+    }
+
+    /// As [`send`](Self::send), for several: they are accepted in their order, as there is room,
+    /// and each that was is taken out of `messages`.
+    ///
+    /// # Errors
+    /// `messages` then holds, in order, what came back: what did not leave while this call was
+    /// there, and what was not accepted. What is not there left, or leaves in its turn. On
+    /// [`Why::Fault`] of a message nothing was accepted.
+    pub fn send_all(
+        &self,
+        messages: &mut Vec<Message<F>>,
+        packet_limit: Option<usize>,
+        patience: Patience,
+        sink: &mut impl Sink<P, F, Error = E>,
+    ) -> Result<Done, Why<E>> {
+        let mut brought = check_all::<P, F>(messages, packet_limit).map_err(Why::Fault)?;
+        let done = self.bring(&mut brought, |message| messages.push(message), patience, sink);
+        messages.extend(brought.into_iter().map(Outgoing::into_message));
+        done
+    }
+
+    /// Accepts what a call brought and flushes, or leaves both to whom they can be left.
+    fn bring(
+        &self,
+        brought: &mut impl Brought<F>,
+        back: impl FnMut(Message<F>),
+        mut patience: Patience,
+        sink: &mut impl Sink<P, F, Error = E>,
+    ) -> Result<Done, Why<E>> {
+        let ran_out = if patience == Patience::None { Why::Full } else { Why::TimedOut };
+        let (mut own, mut stopped, mut handed_over) = (Own::new(), None, false);
         let mut shared = lock(&self.shared);
-        loop {
-            if let Some((message, error)) = own.and_then(|own| shared.take_returned(own)) {
-                return Unsent::new(Why::Sink(error), Some(message));
+        let why = loop {
+            if shared.dead.is_none() && stopped.is_none() && !shared.has_returned(&own) {
+                let accepted = shared.accept(brought, &mut own, &self.bounds);
+                stopped = accepted.err().map(|short| Why::Fault(short.into()));
             }
-            if own.is_some_and(|own| shared.is_settled(own)) {
-                return Ok(Done::Complete);
-            }
-            let back = |entry: Option<Outgoing<F>>, why| Unsent::new(why, entry.map(Outgoing::into_message));
-            if let Some(error) = shared.dead {
-                return back(entry, Why::Sink(error));
-            }
-            if let Some(new) = entry.take_if(|entry| shared.has_room(entry, &self.bounds)) {
-                match shared.reserve() {
-                    Ok(()) => own = Some(shared.accept(new)),
-                    Err(short) => return back(Some(new), Why::Fault(short.into())),
-                }
-            }
-            let ran_out = if patience == Patience::None { Why::Full } else { Why::TimedOut };
-            if shared.role_is_free() && shared.is_pending() {
+            // No more is accepted behind what did not leave.
+            let ended = stopped.is_some() || shared.has_returned(&own) || brought.first().is_none();
+            let settled = shared.is_settled(own.last());
+            let successor = patience == Patience::Forever && !handed_over && !broken("does-not-take-over");
+            if shared.role_is_free() && shared.is_pending() && (!settled || !ended || successor) {
                 let tenure = Tenure::begin(self, &mut shared, patience);
-                let goal = own.map_or_else(|| entry.as_ref().map_or(Goal::All(0), Goal::Room), Goal::Own);
+                let goal = if ended { None } else { brought.first() };
                 let left;
-                (shared, left) = tenure.run(shared, goal, sink);
+                (shared, left) = tenure.run(shared, goal.map_or(Goal::Own, Goal::Room), &own, sink);
                 match left {
-                    Left::Over => {}
-                    // Accepted before it was the turn of whatever went wrong: it stays so.
-                    Left::Unable(_) | Left::Blocked if own.is_some() => return Ok(Done::Pending),
-                    Left::Unable(error) => return back(entry, Why::Sink(error)),
-                    Left::Blocked => return back(entry, ran_out),
+                    Left::Over => handed_over = false,
+                    Left::HandedOver => handed_over = true,
+                    // Accepted before it was the turn of what does not fit: it stays so.
+                    Left::Blocked => break if ended { stopped } else { Some(ran_out) },
                 }
                 continue;
             }
-            let in_good_hands = own.is_some() && shared.is_in_good_hands();
-            if patience == Patience::None || in_good_hands {
-                return if own.is_some() { Ok(Done::Pending) } else { back(entry, ran_out) };
+            if settled && ended {
+                break stopped;
             }
+            if let Some(error) = shared.dead {
+                // A flusher at work finds out by itself, and gives back what is ours.
+                if settled || patience == Patience::None {
+                    break Some(Why::Sink(error));
+                }
+            } else if ended && stopped.is_none() && shared.is_in_good_hands() && !shared.has_returned(&own) {
+                break None;
+            }
+            if patience == Patience::None {
+                break if ended { stopped } else { Some(ran_out) };
+            }
+            let awaits_room = !ended && shared.dead.is_none();
+            let awaited = if awaits_room { Awaited::Room } else { Awaited::Settled(own.last()) };
             let in_time;
-            (shared, in_time) = self.wait(shared, own, patience, true);
-            // What came meanwhile counts, however late.
-            let news = shared.dead.is_some() || own.is_some_and(|own| shared.is_settled(own));
-            if !in_time && !news {
-                return if own.is_some() { Ok(Done::Pending) } else { back(entry, ran_out) };
+            (shared, in_time) = self.wait(shared, awaited, &own, patience, true);
+            if !in_time {
+                // One look more, without waiting: what came meanwhile counts, however late.
+                patience = Patience::None;
             }
+        };
+        let returned = shared.give_back(&own, back).map(Why::Sink);
+        let done = match returned.or(why) {
+            Some(why) => Err(why),
+            None if shared.is_settled(own.last()) => Ok(Done::Complete),
+            None => Ok(Done::Pending),
+        };
+        Self::depart(shared, patience, sink);
+        done
+    }
+
+    /// Somebody who could not stay leaves to the receiver what nobody here waits to take.
+    fn depart(
+        shared: MutexGuard<'_, Shared<P, F, E>>,
+        patience: Patience,
+        sink: &mut impl Sink<P, F, Error = E>,
+    ) {
+        let stranded = patience != Patience::Forever && shared.watched && shared.is_stranded();
+        drop(shared);
+        if stranded && !broken("does-not-wake-the-receiver") {
+            sink.wake_receiver();
         }
     }
 
@@ -252,37 +253,38 @@ impl<P: Profile, F, E: Copy> Outbox<P, F, E> {
     /// # Errors
     /// [`Why::TimedOut`] or, with [`Patience::None`], [`Why::Full`]: nothing is lost.
     /// [`Why::Sink`]: something did not reach it, now or since the last flush.
-    pub fn flush(&self, patience: Patience, sink: &mut impl Sink<P, F, Error = E>) -> Result<(), Why<E>> {
+    pub fn flush(&self, mut patience: Patience, sink: &mut impl Sink<P, F, Error = E>) -> Result<(), Why<E>> {
+        let ran_out = if patience == Patience::None { Why::Full } else { Why::TimedOut };
+        let nothing = Own::new();
         let mut shared = lock(&self.shared);
         let all = shared.accepted();
-        let ran_out = if patience == Patience::None { Why::Full } else { Why::TimedOut };
-        loop {
+        let flushed = loop {
             if let Some(error) = shared.dead.or_else(|| shared.take_refusal(all)) {
-                return Err(Why::Sink(error));
+                break Err(Why::Sink(error));
             }
             if shared.is_settled(all) {
-                return Ok(());
+                break Ok(());
             }
             if shared.role_is_free() {
                 let tenure = Tenure::begin(self, &mut shared, patience);
                 let left;
-                (shared, left) = tenure.run(shared, Goal::All(all), sink);
-                match left {
-                    Left::Over => {}
-                    Left::Unable(error) => return Err(Why::Sink(error)),
-                    Left::Blocked => return Err(ran_out),
+                (shared, left) = tenure.run(shared, Goal::All(all), &nothing, sink);
+                if left == Left::Blocked {
+                    break Err(ran_out);
                 }
                 continue;
             }
             if patience == Patience::None {
-                return Err(ran_out);
+                break Err(ran_out);
             }
             let in_time;
-            (shared, in_time) = self.wait(shared, None, patience, false);
-            if !in_time && !shared.is_settled(all) && shared.dead.is_none() {
-                return Err(ran_out);
+            (shared, in_time) = self.wait(shared, Awaited::Settled(all), &nothing, patience, false);
+            if !in_time {
+                patience = Patience::None;
             }
-        }
+        };
+        Self::depart(shared, patience, sink);
+        flushed
     }
 
     /// Sends what is pending as far as that goes now, if nobody else does: for whoever works on
@@ -294,8 +296,8 @@ impl<P: Profile, F, E: Copy> Outbox<P, F, E> {
             let all = shared.accepted();
             let tenure = Tenure::begin(self, &mut shared, Patience::None);
             let left;
-            (shared, left) = tenure.run(shared, Goal::All(all), sink);
-            return matches!(left, Left::Blocked) && shared.retry().is_none();
+            (shared, left) = tenure.run(shared, Goal::All(all), &Own::new(), sink);
+            return left == Left::Blocked && shared.retry().is_none();
         }
         false
     }
@@ -303,8 +305,21 @@ impl<P: Profile, F, E: Copy> Outbox<P, F, E> {
     /// Something waits, and nobody does anything about it: wait until the socket is writable and
     /// [`help`](Self::help), or send or flush anything.
     pub fn wants_write(&self) -> bool {
-        let shared = lock(&self.shared);
-        shared.role_is_free() && shared.is_pending() && shared.retry().is_none()
+        lock(&self.shared).wants_write()
+    }
+
+    /// For a receiver that is about to sleep: as [`wants_write`](Self::wants_write), and from now
+    /// on a flusher that leaves something behind calls [`Sink::wake_receiver`], until
+    /// [`awake`](Self::awake).
+    pub fn asleep(&self) -> bool {
+        let mut shared = lock(&self.shared);
+        shared.watched = true;
+        shared.wants_write()
+    }
+
+    /// The receiver does not sleep any more.
+    pub fn awake(&self) {
+        lock(&self.shared).watched = false;
     }
 
     /// When to [`help`](Self::help) although no event says so: the kernel was short of something.
@@ -329,41 +344,79 @@ impl<P: Profile, F, E: Copy> Outbox<P, F, E> {
     }
 
     /// Ends the direction: every sender is told `error`, now and for ever, and what is queued is
-    /// closed and counted as lost. What a flusher is just handing over may still leave.
+    /// closed and counted as lost, unless its sender is still there. What a flusher is just
+    /// handing over may still leave.
     pub fn close(&self, error: E) {
         let mut shared = lock(&self.shared);
         if !broken("a-close-is-forgotten") {
             shared.dead.get_or_insert(error);
         }
-        let rest = shared.abandon(error);
+        let rest = shared.abandon(&Own::new(), error);
+        let calls = if broken("a-close-tells-nobody") { Calls::default() } else { shared.waiting.call_all() };
         drop(shared);
-        self.changed.notify_all();
+        self.notify(calls);
         drop(rest);
     }
 
-    /// Waits for any change. A sender that stays until its message left is a successor to
-    /// whoever flushes; and what the kernel refuses while its owner waits goes back to the owner.
+    /// Waits for what `awaited` says, or for any other reason to look. A sender that stays until
+    /// its message left is a successor to whoever flushes; and what the kernel refuses while its
+    /// owner waits goes back to the owner.
     fn wait<'a>(
         &'a self,
         mut shared: MutexGuard<'a, Shared<P, F, E>>,
-        own: Option<u64>,
+        awaited: Awaited,
+        own: &Own,
         patience: Patience,
         sends: bool,
     ) -> (MutexGuard<'a, Shared<P, F, E>>, bool) {
-        let succeeds = sends && patience == Patience::Forever;
-        shared.waiting += 1;
-        shared.successors += usize::from(succeeds);
-        shared.owners.extend(own);
-        let (mut shared, in_time) = wait_until(&self.changed, shared, patience.until());
-        shared.waiting -= 1;
-        shared.successors -= usize::from(succeeds);
-        shared.owners.retain(|owner| Some(*owner) != own);
+        let condition = if awaited == Awaited::Room { &self.room } else { &self.changed };
+        let ticket = shared.waiting.enter(awaited, own, patience, sends);
+        let (mut shared, in_time) = wait_until(condition, shared, patience.until());
+        shared.waiting.leave(&ticket, own);
         (shared, in_time)
+    }
+
+    fn notify(&self, calls: Calls) {
+        if calls.room {
+            self.room.notify_all();
+        }
+        if calls.others {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Notifies outside the lock: who is woken wants it at once.
+    fn tell<'a>(
+        &'a self,
+        shared: MutexGuard<'a, Shared<P, F, E>>,
+        calls: Calls,
+    ) -> MutexGuard<'a, Shared<P, F, E>> {
+        if calls == Calls::default() {
+            return shared;
+        }
+        drop(shared);
+        self.notify(calls);
+        lock(&self.shared)
     }
 }
 
-impl<F, E> Unsent<F, E> {
-    fn new<T>(why: Why<E>, message: Option<Message<F>>) -> Result<T, Self> {
-        Err(Self { why, message })
+/// Checks all before anything is taken; on an error all is where it was.
+fn check_all<P: Profile, F>(
+    messages: &mut Vec<Message<F>>,
+    packet_limit: Option<usize>,
+) -> Result<VecDeque<Outgoing<F>>, Fault> {
+    let bytes = (messages.len() as u64).saturating_mul(size_of::<Outgoing<F>>() as u64);
+    let mut brought = VecDeque::new();
+    brought.try_reserve_exact(messages.len()).map_err(|_| Exhausted::OutOfMemory { bytes })?;
+    while let Some(message) = messages.pop() {
+        match Outgoing::new::<P>(message, packet_limit) {
+            Ok(entry) => brought.push_front(entry),
+            Err((misuse, message)) => {
+                messages.push(message);
+                messages.extend(brought.into_iter().map(Outgoing::into_message));
+                return Err(misuse.into());
+            }
+        }
     }
+    Ok(brought)
 }

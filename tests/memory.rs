@@ -4,9 +4,9 @@
 mod driver;
 mod support;
 
-use driver::{Wire, ends, message, soon, twin};
+use driver::{Wire, after, ends, message, soon, twin};
 use fdpost::machine::Receiver;
-use fdpost::{Channel, Libcamera, Limits, Message, Packet, Profile, Sent};
+use fdpost::{Channel, Libcamera, Limits, Message, Packet, Profile, Sent, Stream};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -157,6 +157,36 @@ fn libcamera_an_idle_channel_is_small() {
 fn packet_an_idle_channel_is_small() {
     idle::<Packet>(Limits::new());
     idle::<Packet>(Limits::new().descriptors(253));
+}
+
+/// A burst of many passes through a split channel: what it holds behind that.
+fn idle_behind_a_burst<P: Wire>() {
+    let ledger = Ledger::open();
+    let (ours, mut theirs) = ends::<P>(Limits::new().descriptors(16));
+    let (sending, mut receiving) = ours.split();
+    for round in 0..3 {
+        let mut burst: Vec<_> = (0..700).map(|_| Message::new([round; 64])).collect();
+        let _packed_or_pending = sending.send_all_by(&mut burst, after(0)).unwrap();
+        for _ in 0..700 {
+            theirs.receive_by(soon()).unwrap();
+            let _flushes = sending.flush_by(after(0));
+        }
+    }
+    theirs.send(Message::new(b"back")).unwrap();
+    drop(receiving.receive_by(soon()).unwrap());
+    assert!(receiving.try_receive().unwrap().is_none() && !sending.has_pending());
+    let ((), freed, _) = measured(|| drop((sending, receiving)));
+    println!("{}: an idle split channel held {} bytes", P::NAME, -freed);
+    assert!(-freed <= 8192, "{}: {} bytes were held", P::NAME, -freed);
+    drop(theirs);
+    ledger.close();
+}
+
+#[test] // P4
+fn an_idle_split_channel_is_small_behind_a_burst() {
+    idle_behind_a_burst::<Packet>();
+    idle_behind_a_burst::<Stream>();
+    idle_behind_a_burst::<Libcamera>();
 }
 
 fn steady<P: Wire>(bytes: usize, descriptors: usize) {

@@ -6,7 +6,11 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use fdpost::{Channel, Error, Exhausted, Libcamera, Limits, Message, Packet, Profile};
+use std::time::Duration;
+
+use fdpost::{
+    Channel, Deadline, Error, Exhausted, Libcamera, Limits, Message, Packet, Profile, Sent, Stream,
+};
 use support::{Ledger, files, identity};
 
 thread_local! {
@@ -95,5 +99,48 @@ fn libcamera_when_the_nth_allocation_fails() {
 fn packet_when_the_nth_allocation_fails() {
     let ledger = Ledger::open();
     every_allocation::<Packet>();
+    ledger.close();
+}
+
+/// The n-th allocation of a sender beside others fails: the message comes back, or leaves.
+fn every_allocation_beside_others<P: Profile>() {
+    for number in 0..40 {
+        let (ours, theirs) = Channel::<P>::pair(Limits::new().descriptors(2)).unwrap();
+        let mut theirs = Channel::<P>::from_fd(theirs, Limits::new().descriptors(2)).unwrap();
+        let (sending, receiving) = ours.split();
+        // Something is with the sender already, so that the next ones come behind it.
+        let mut accepted = 1;
+        while sending.try_send(Message::new([7; 2000])).unwrap() == Sent::Complete {
+            accepted += 1;
+        }
+        let mut messages: Vec<_> =
+            files(6).into_iter().map(|file| Message::new([8; 20]).with(file)).collect();
+        let single = messages.pop().unwrap();
+        LEFT.set(number);
+        let one = sending.try_send(single).is_ok();
+        let burst = sending.send_all_by(&mut messages, Deadline::after(Duration::ZERO));
+        LEFT.set(-1);
+        let short = |error| matches!(error, Error::Exhausted(Exhausted::OutOfMemory { .. }));
+        assert_eq!(burst.is_ok(), messages.is_empty());
+        assert!(burst.err().is_none_or(short), "{burst:?}");
+        accepted += usize::from(one) + 5 - messages.len();
+        while accepted > 0 {
+            if theirs.try_receive().unwrap().is_some() {
+                accepted -= 1;
+            }
+            let _flushes = sending.flush_by(Deadline::after(Duration::ZERO));
+        }
+        assert!(theirs.try_receive().unwrap().is_none() && !sending.has_pending());
+        assert_eq!(sending.lost().messages, 0);
+        drop((receiving, messages));
+    }
+}
+
+#[test] // P4 P6; case 47
+fn a_sender_beside_others_survives_every_failed_allocation() {
+    let ledger = Ledger::open();
+    every_allocation_beside_others::<Packet>();
+    every_allocation_beside_others::<Libcamera>();
+    every_allocation_beside_others::<Stream>();
     ledger.close();
 }

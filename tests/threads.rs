@@ -1,16 +1,20 @@
 //! Many threads on one channel, over real sockets (P7).
 
+#[path = "support/driver.rs"]
+mod driver;
 mod support;
 
 use std::thread;
 use std::time::Duration;
 
+use driver::{soon, until_asleep};
 use fdpost::outbox::Bounds;
 use fdpost::{
     Channel, Deadline, Error, Libcamera, Limits, Message, Packet, Profile, Receiving, SendError, Sending,
     Sent, Stream, Violation,
 };
-use support::{Ledger, files, is_shut_down, raw_send, soon};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use support::{Ledger, assert_child, child, child_value, files, is_shut_down, raw_send};
 
 const LIMITS: Limits = Limits::new().descriptors(2);
 
@@ -152,6 +156,81 @@ fn what_a_try_send_leaves_behind_a_waiting_receive_sends() {
     assert!(!sending.wants_write() && !sending.has_pending());
     drop((sending, receiving, reader.join().unwrap()));
     ledger.close();
+}
+
+/// The receiver sleeps before anything is left to it.
+fn a_receiver_is_woken<P: Profile<Declared: Send> + 'static>() {
+    let ledger = Ledger::open();
+    let (sending, mut receiving, mut peer) = split::<P>(Bounds::new().messages(8));
+    let receiver = thread::Builder::new().name("receiver".into());
+    let receiver = receiver.spawn(move || receiving.receive_by(soon()).unwrap()).unwrap();
+    until_asleep("receiver");
+    let count = fill(&sending);
+    assert!(sending.has_pending());
+    for _ in 0..count {
+        peer.receive_by(soon()).unwrap();
+    }
+    peer.send(Message::new(b"all here")).unwrap();
+    assert_eq!(receiver.join().unwrap().payload(), b"all here");
+    assert!(!sending.has_pending());
+    drop((sending, peer));
+    ledger.close();
+}
+
+#[test] // P6 P7
+fn what_a_try_send_leaves_behind_wakes_a_receiver_to_send_it() {
+    a_receiver_is_woken::<Packet>();
+    a_receiver_is_woken::<Libcamera>();
+    a_receiver_is_woken::<Stream>();
+}
+
+#[test] // P6 P7: so it does where no descriptor is free to wake it with.
+fn a_receiver_without_a_bell_looks_by_itself() {
+    if child_value().is_none() {
+        let ledger = Ledger::open();
+        assert_child(&child("a_receiver_without_a_bell_looks_by_itself", "yes"));
+        return ledger.close();
+    }
+    let (sending, mut receiving, mut peer) = split::<Packet>(Bounds::new().messages(8));
+    let receiver = thread::Builder::new().name("receiver".into());
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    // As many as poll(2) needs to be willing, which all are open.
+    let open = support::descriptors().len() as u64;
+    setrlimit(Resource::RLIMIT_NOFILE, open, hard).unwrap();
+    let receiver = receiver.spawn(move || receiving.receive_by(soon()).unwrap()).unwrap();
+    thread::sleep(Duration::from_millis(50));
+    let count = fill(&sending);
+    (0..count).for_each(|_| drop(peer.receive_by(soon()).unwrap()));
+    peer.send(Message::new(b"all here")).unwrap();
+    assert_eq!(receiver.join().unwrap().payload(), b"all here");
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+}
+
+#[test] // P5 P7: poll(2) says EINVAL where RLIMIT_NOFILE is below one; the flusher stays all the same.
+fn a_flusher_that_cannot_poll_waits_by_time() {
+    if child_value().is_none() {
+        let ledger = Ledger::open();
+        assert_child(&child("a_flusher_that_cannot_poll_waits_by_time", "yes"));
+        return ledger.close();
+    }
+    let (sending, _receiving, mut peer) = split::<Packet>(Bounds::new().messages(8));
+    let count = fill(&sending);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+    let short = sending.flush_by(Deadline::after(Duration::from_millis(20)));
+    assert_eq!(short, Err(Error::TimedOut));
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| sending.send(Message::new(b"stays")).unwrap());
+        let mut left = count + 1;
+        let give_up = soon();
+        while left > 0 {
+            assert!(!give_up.has_passed(), "{left} are still to come");
+            left -= usize::from(peer.try_receive().unwrap().is_some());
+        }
+        sender.join().unwrap();
+    });
+    assert!(!sending.has_pending());
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
 }
 
 #[test] // P5

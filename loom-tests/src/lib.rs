@@ -73,6 +73,10 @@ struct State {
     /// Whose line each part took.
     who: Vec<u8>,
     tokens: usize,
+    /// A line waits for room.
+    waited_for: bool,
+    /// Somebody called the receiver.
+    rings: bool,
 }
 
 impl Socket {
@@ -85,6 +89,24 @@ impl Socket {
     pub fn read(&self, parts: usize) {
         self.state.lock().unwrap().room += parts;
         self.writable.notify_all();
+    }
+
+    /// Waits until a line waits for room: then somebody flushes, and cannot go on.
+    pub fn until_waited_for(&self) {
+        let mut state = self.state.lock().unwrap();
+        while !state.waited_for {
+            state = self.writable.wait(state).unwrap();
+        }
+    }
+
+    /// A receiver asleep, to whom the peer says nothing: until it is called or, if it has
+    /// something to send, there is room.
+    pub fn sleep(&self, wants_write: bool) {
+        let mut state = self.state.lock().unwrap();
+        while !state.rings && !(wants_write && state.room > 0) {
+            state = self.writable.wait(state).unwrap();
+        }
+        state.rings = false;
     }
 
     /// The peer closes.
@@ -178,12 +200,19 @@ impl Sink<Libcamera, Token> for Line {
         }
     }
 
-    fn wait(&mut self, _: &Sender<Libcamera, Token>) -> Result<bool, Broken> {
+    fn wait(&mut self, _: &Sender<Libcamera, Token>) -> bool {
         let mut state = self.socket.state.lock().unwrap();
+        state.waited_for = true;
+        self.socket.writable.notify_all();
         while state.room == 0 && !state.gone {
             state = self.socket.writable.wait(state).unwrap();
         }
-        Ok(true)
+        true
+    }
+
+    fn wake_receiver(&mut self) {
+        self.socket.state.lock().unwrap().rings = true;
+        self.socket.writable.notify_all();
     }
 }
 

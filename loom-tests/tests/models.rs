@@ -16,7 +16,7 @@ const PLENTY: usize = 100;
 
 #[test] // P7
 fn parts_never_interleave() {
-    model(Some(3), || {
+    model(None, || {
         let (socket, outbox) = (Socket::with_room(PLENTY), outbox(Bounds::new()));
         let (line, other) = (Line::to(&socket), outbox.clone());
         let thread = thread::spawn(move || send(&other, &mut { line }, FOREVER, b"one").map(drop).unwrap());
@@ -31,7 +31,7 @@ fn parts_never_interleave() {
 
 #[test] // P7
 fn each_sender_keeps_its_order() {
-    model(Some(3), || {
+    model(None, || {
         let (socket, outbox) = (Socket::with_room(PLENTY), outbox(Bounds::new()));
         let (mut line, other) = (Line::to(&socket), outbox.clone());
         let thread = thread::spawn(move || {
@@ -207,7 +207,7 @@ fn a_flusher_hands_over_when_it_has_done_its_share() {
 
 #[test] // P2 P7
 fn closing_a_full_queue_closes_each_descriptor_once() {
-    model(Some(3), || {
+    model(None, || {
         let ledger = Ledger::default();
         let (socket, outbox) = (Socket::with_room(1), outbox(Bounds::new()));
         let threads: Vec<_> = (0..2)
@@ -262,7 +262,7 @@ fn a_sink_that_panics_strands_nobody() {
 
 #[test] // P6 P7
 fn what_the_kernel_refuses_goes_back_to_a_sender_that_is_there() {
-    model(Some(3), || {
+    model(None, || {
         let ledger = Ledger::default();
         let (socket, outbox) = (Socket::with_room(PLENTY), outbox(Bounds::new()));
         let threads: Vec<_> = [&b"good"[..], b"at fault"]
@@ -292,5 +292,146 @@ fn what_the_kernel_refuses_goes_back_to_a_sender_that_is_there() {
         drop(ends);
         assert_eq!((ledger.live(), outbox.lost().messages), (0, 1));
         assert_eq!(socket.payloads(), [b"good"]);
+    });
+}
+
+#[test] // P7: one to whom a flusher handed over looks after the queue, although its own had left.
+fn a_successor_whose_message_left_takes_over_all_the_same() {
+    model(Some(3), || {
+        let (socket, outbox) = (Socket::with_room(PLENTY), outbox(Bounds::new().tenure(0)));
+        let (mut line, other) = (Line::to(&socket), outbox.clone());
+        let tries = thread::spawn(move || {
+            send(&other, &mut line, Patience::None, b"tries").unwrap();
+            send(&other, &mut line, FOREVER, b"and relies").unwrap();
+        });
+        let (mut line, other) = (Line::to(&socket), outbox.clone());
+        let succeeds =
+            thread::spawn(move || send(&other, &mut line, FOREVER, b"succeeds").map(drop).unwrap());
+        send(&outbox, &mut Line::to(&socket), FOREVER, b"hands over").unwrap();
+        tries.join().unwrap();
+        succeeds.join().unwrap();
+        assert!(!outbox.has_pending());
+        assert_eq!(socket.payloads().len(), 4);
+    });
+}
+
+#[test] // P7: a steadfast flusher that waits for a full socket is no reason to wait beside room.
+fn nobody_sleeps_beside_room_while_the_flusher_waits() {
+    model(None, || {
+        let (socket, outbox) = (Socket::with_room(0), outbox(Bounds::new().messages(3)));
+        let mut line = Line::to(&socket);
+        send(&outbox, &mut line, Patience::None, b"first").unwrap();
+        send(&outbox, &mut line, Patience::None, b"second").unwrap();
+        let (mut other_line, other) = (Line::to(&socket), outbox.clone());
+        let flusher =
+            thread::spawn(move || send(&other, &mut other_line, FOREVER, b"flusher's").map(drop).unwrap());
+        socket.until_waited_for();
+        // One leaves: there is room for one, although less than half of the queue is free.
+        socket.read(2);
+        assert_eq!(send(&outbox, &mut line, FOREVER, b"fourth").unwrap(), Done::Pending);
+        socket.read(6);
+        flusher.join().unwrap();
+        assert!(!outbox.has_pending());
+    });
+}
+
+#[test] // P7
+fn a_close_tells_all_who_wait() {
+    model(None, || {
+        let (socket, outbox) = (Socket::with_room(0), outbox(Bounds::new().messages(1)));
+        send(&outbox, &mut Line::to(&socket), Patience::None, b"queued").unwrap();
+        let (mut line, other) = (Line::to(&socket), outbox.clone());
+        let flusher = thread::spawn(move || other.flush(FOREVER, &mut line));
+        socket.until_waited_for();
+        let (mut line, other) = (Line::to(&socket), outbox.clone());
+        let waits = thread::spawn(move || send(&other, &mut line, FOREVER, b"no room").unwrap_err());
+        outbox.close(Broken::Closed);
+        // The flusher sleeps beside the socket, and tells nobody.
+        let unsent = waits.join().unwrap();
+        assert_eq!((unsent.why, unsent.message.is_some()), (Why::Sink(Broken::Closed), true));
+        socket.close();
+        assert_eq!(flusher.join().unwrap(), Err(Why::Sink(Broken::Closed)));
+        assert_eq!(outbox.lost().messages, 1);
+    });
+}
+
+#[test] // P6 P7: each message of a burst is its caller's, whoever came in between.
+fn what_the_kernel_refuses_of_a_burst_goes_back_to_it() {
+    static CAME_BACK: AtomicBool = AtomicBool::new(false);
+    model(None, || {
+        let ledger = Ledger::default();
+        let (socket, outbox) = (Socket::with_room(PLENTY), outbox(Bounds::new().messages(3).tenure(0)));
+        let full = Socket::with_room(0);
+        for _ in 0..2 {
+            send(&outbox, &mut Line::to(&full), Patience::None, b"before").unwrap();
+        }
+        let (mut line, other) = (Line { refuses: Some(8), ..Line::to(&socket) }, outbox.clone());
+        let between = thread::spawn(move || {
+            send(&other, &mut line, FOREVER, b"between").unwrap();
+            send(&other, &mut line, Patience::None, b"again").map(drop)
+        });
+        let mut line = Line { refuses: Some(8), ..Line::to(&socket) };
+        let mut burst = vec![Message::new(b"at fault").with(ledger.issue(1)), Message::new(b"behind")];
+        let done = outbox.send_all(&mut burst, None, FOREVER, &mut line);
+        // Where the queue was full it has its message back.
+        drop(between.join().unwrap());
+        assert!(outbox.send_all(&mut Vec::new(), None, FOREVER, &mut line).is_ok(), "nothing of its own");
+        assert_eq!((outbox.has_pending(), outbox.lost().messages), (false, 1));
+        let mut left = socket.payloads();
+        left.retain(|payload| payload == b"behind");
+        match done {
+            // Somebody who stays was sending.
+            Ok(done) => {
+                assert_eq!((done, burst.len(), left.len()), (Done::Pending, 0, 1));
+                assert_eq!(outbox.flush(FOREVER, &mut line), Err(Why::Sink(Broken::Refused)));
+            }
+            Err(why) => {
+                CAME_BACK.store(true, Ordering::Relaxed);
+                assert_eq!(why, Why::Sink(Broken::Refused));
+                let came: Vec<_> = burst.iter().map(Message::payload).collect();
+                assert_eq!(came, [&b"at fault"[..], b"behind"][..2 - left.len()]);
+                assert_eq!((burst[0].descriptor_count(), ledger.live()), (1, 1));
+            }
+        }
+        drop(burst);
+        assert_eq!(ledger.live(), 0);
+    });
+    assert!(CAME_BACK.load(Ordering::Relaxed), "no execution gives back");
+}
+
+#[test] // P7
+fn a_sleeping_receiver_sends_what_a_try_send_leaves() {
+    model(None, || {
+        let (socket, outbox) = (Socket::with_room(0), outbox(Bounds::new()));
+        let (mut line, other, quiet) = (Line::to(&socket), outbox.clone(), socket.clone());
+        let receiver = thread::spawn(move || {
+            while !quiet.has(b"left") {
+                let wants_write = other.asleep();
+                quiet.sleep(wants_write);
+                other.awake();
+                other.help(&mut line);
+            }
+        });
+        let done = send(&outbox, &mut Line::to(&socket), Patience::None, b"left").unwrap();
+        assert_eq!(done, Done::Pending);
+        socket.read(2);
+        receiver.join().unwrap();
+        assert!(!outbox.has_pending());
+    });
+}
+
+#[test] // P6 P7
+fn an_owner_that_leaves_passes_its_refusal_on() {
+    model(None, || {
+        let ledger = Ledger::default();
+        let (socket, outbox) = (Socket::with_room(PLENTY), outbox(Bounds::new()));
+        let number = outbox.offer(Message::new(b"at fault").with(ledger.issue(1)), None).unwrap();
+        let (mut line, other) = (Line { refuses: Some(8), ..Line::to(&socket) }, outbox.clone());
+        let flusher = thread::spawn(move || other.flush(FOREVER, &mut line));
+        outbox.leave(number);
+        let first = flusher.join().unwrap();
+        let second = outbox.flush(FOREVER, &mut Line::to(&socket));
+        let said = [first, second].iter().filter(|end| **end == Err(Why::Sink(Broken::Refused))).count();
+        assert_eq!((said, outbox.lost().messages, ledger.live()), (1, 1, 0));
     });
 }

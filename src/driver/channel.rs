@@ -15,9 +15,10 @@ use nix::poll::PollFlags;
 
 use super::deadline::Deadline;
 use super::error::Error;
+use super::lines::Lines;
 use super::reaper::Reaper;
 use super::receiving::Receiving;
-use super::sending::{Lines, Sending};
+use super::sending::Sending;
 use super::stats::Stats;
 use super::wait::wait;
 use super::{socket, sys};

@@ -30,6 +30,11 @@ impl Deadline {
         self.0.is_some_and(|instant| Instant::now() >= instant)
     }
 
+    /// How long from now; nothing where it has passed, `None` for ever.
+    pub(super) fn remaining(self) -> Option<Duration> {
+        self.0.map(|instant| instant.saturating_duration_since(Instant::now()))
+    }
+
     /// The earlier of two.
     #[must_use]
     pub fn min(self, other: Self) -> Self {

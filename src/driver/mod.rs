@@ -5,12 +5,14 @@
 mod address;
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod bell;
 mod calls;
 mod channel;
 mod credentials;
 mod deadline;
 mod error;
 mod handshake;
+mod lines;
 mod listener;
 mod memfd;
 mod policy;

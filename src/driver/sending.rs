@@ -1,33 +1,19 @@
 //! The sending half of a channel that was split: any number of threads, one socket.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::poll::PollFlags;
-
-use super::channel::{Closer, Sent, Socket};
+use super::channel::{Closer, Owned, Sent};
 use super::deadline::Deadline;
-use super::error::{Error, SendError, classify};
-use super::wait::wait;
-use super::{socket, sys};
-use crate::error::{Fault, Misuse};
-use crate::machine::{self, Outcome, Sender};
-use crate::message::Message;
-use crate::outbox::{Done, Outbox, Patience, Sink, Step, Unsent, Why};
-use crate::profile::{Framing, Profile};
-
-type Owned = Message<OwnedFd>;
-
-/// What all handles of a channel share, and its receiving half.
-pub(super) struct Lines<P: Profile> {
-    pub(super) socket: Arc<Socket>,
-    pub(super) outbox: Outbox<P, OwnedFd, Error>,
-    pub(super) epoch: Instant,
-    packet_limit: Option<usize>,
-}
+use super::error::{Error, SendError};
+use super::lines::{Lines, error, patience};
+use super::socket;
+use crate::machine;
+use crate::outbox::Patience;
+use crate::profile::Profile;
 
 /// Sends on a channel from any thread; see [`Channel::split`](crate::Channel::split).
 ///
@@ -45,145 +31,6 @@ pub struct Sending<P: Profile> {
 struct Handle<P: Profile> {
     lines: Arc<Lines<P>>,
     linger_millis: AtomicU64,
-}
-
-impl<P: Profile> Lines<P> {
-    pub(super) fn new(
-        socket: Arc<Socket>,
-        outbox: Outbox<P, OwnedFd, Error>,
-        epoch: Instant,
-        packet_limit: Option<usize>,
-    ) -> Self {
-        Self { socket, outbox, epoch, packet_limit }
-    }
-
-    pub(super) fn line(&self, deadline: Deadline) -> Line<'_, P> {
-        Line { lines: self, scratch: sys::Scratch::default(), deadline }
-    }
-
-    /// Sends what is pending, as far as that goes now. `true`: the socket is full.
-    pub(super) fn help(&self) -> bool {
-        self.outbox.help(&mut self.line(Deadline::NEVER))
-    }
-
-    /// When the kernel, which was short of something, may have room again.
-    #[cfg(feature = "tokio")]
-    pub(super) fn retry(&self) -> Option<Instant> {
-        self.epoch.checked_add(self.outbox.deadline()?)
-    }
-
-    fn send(&self, message: Owned, patience: Patience) -> Result<Sent, SendError> {
-        let line = &mut self.line(deadline(patience));
-        let done = self.within(message, |message, limit| self.outbox.send(message, limit, patience, line))?;
-        Ok(match done {
-            Done::Complete => Sent::Complete,
-            Done::Pending => Sent::Pending,
-        })
-    }
-
-    /// Puts a message into the queue if it has room, and gives its number to
-    /// [look](Outbox::look) for. [`Error::WouldBlock`]: it has none.
-    #[cfg(feature = "tokio")]
-    pub(super) fn offer(&self, message: Owned) -> Result<u64, SendError> {
-        self.within(message, |message, limit| self.outbox.offer(message, limit))
-    }
-
-    /// Hands a message to the queue with what the socket takes.
-    fn within<T>(
-        &self,
-        message: Owned,
-        mut hand: impl FnMut(Owned, Option<usize>) -> Result<T, Unsent<OwnedFd, Error>>,
-    ) -> Result<T, SendError> {
-        // SO_SNDBUF may have been lowered: here the header would be out by then (P6).
-        let in_parts = matches!(P::FRAMING, Framing::PartPerDatagram);
-        let limit = if in_parts && message.payload().len() > socket::ALWAYS_FITS {
-            socket::packet_limit::<P>(self.socket.as_fd()).unwrap_or(self.packet_limit)
-        } else {
-            self.packet_limit
-        };
-        match hand(message, limit) {
-            // Or raised.
-            Err(Unsent {
-                why: Why::Fault(Fault::Misuse(Misuse::PayloadTooLarge { .. })),
-                message: Some(message),
-            }) => {
-                let limit = socket::packet_limit::<P>(self.socket.as_fd()).unwrap_or(limit);
-                hand(message, limit)
-            }
-            other => other,
-        }
-        .map_err(unsent)
-    }
-}
-
-pub(super) fn unsent(unsent: Unsent<OwnedFd, Error>) -> SendError {
-    SendError::new(error(unsent.why), unsent.message.into_iter().collect())
-}
-
-pub(super) fn error(why: Why<Error>) -> Error {
-    match why {
-        Why::Fault(fault) => fault.into(),
-        Why::Full => Error::WouldBlock,
-        Why::TimedOut => Error::TimedOut,
-        Why::Sink(error) => error,
-    }
-}
-
-const fn deadline(patience: Patience) -> Deadline {
-    match patience {
-        Patience::Until(instant) => Deadline::at(instant),
-        Patience::None | Patience::Forever => Deadline::NEVER,
-    }
-}
-
-fn patience(deadline: Deadline) -> Patience {
-    deadline.instant().map_or(Patience::Forever, Patience::Until)
-}
-
-/// One thread's way to the socket.
-pub(super) struct Line<'a, P: Profile> {
-    lines: &'a Lines<P>,
-    scratch: sys::Scratch,
-    deadline: Deadline,
-}
-
-impl<P: Profile> Sink<P, OwnedFd> for Line<'_, P> {
-    type Error = Error;
-
-    fn transmit(&mut self, sender: &mut Sender<P, OwnedFd>) -> Step<OwnedFd, Error> {
-        let socket = &self.lines.socket;
-        let errno = match sys::send(socket.as_fd(), P::FRAMING, &mut self.scratch, sender.transmits()) {
-            Ok(count) => {
-                sender.transmitted(count);
-                return Step::Took;
-            }
-            Err(errno) => errno,
-        };
-        match sender.failed(self.lines.epoch.elapsed(), classify(errno)) {
-            Outcome::Again => Step::Took,
-            Outcome::Wait | Outcome::BackOff => Step::Full,
-            Outcome::Returned(message) => Step::Refused(message, Error::io("sendmsg", errno)),
-            Outcome::Closed(messages) => match Error::of_send(errno) {
-                // It was this side that ended it.
-                Error::PeerGone { .. } if socket.was_shut() => Step::Over(messages, Error::Closed),
-                error => Step::Over(messages, error),
-            },
-        }
-    }
-
-    fn wait(&mut self, sender: &Sender<P, OwnedFd>) -> Result<bool, Error> {
-        if self.deadline.has_passed() {
-            return Ok(false);
-        }
-        let again = sender.deadline().and_then(|at| self.lines.epoch.checked_add(at));
-        let (events, until) = match again {
-            None => (PollFlags::POLLOUT, self.deadline),
-            // A socket that lacks memory is "writable" all the while.
-            Some(at) => (PollFlags::empty(), Deadline::at(at).min(self.deadline)),
-        };
-        wait(self.lines.socket.as_fd(), events, until)?;
-        Ok(true)
-    }
 }
 
 impl<P: Profile> Sending<P> {
@@ -231,6 +78,33 @@ impl<P: Profile> Sending<P> {
     /// [`Error::WouldBlock`].
     pub fn try_send(&self, message: Owned) -> Result<Sent, SendError> {
         self.handle.lines.send(message, Patience::None)
+    }
+
+    /// Sends several in their order, waiting for room for ever if need be: with one look at the
+    /// queue instead of one for each. Other threads' messages may come between them where they do
+    /// not all find room at once. On return all have left, or somebody who stays is sending; each
+    /// that was accepted is taken out of `messages`.
+    ///
+    /// # Errors
+    /// As [`send_all_by`](Self::send_all_by), without [`Error::TimedOut`].
+    pub fn send_all(&self, messages: &mut Vec<Owned>) -> Result<(), Error> {
+        match self.handle.lines.send_all(messages, Patience::Forever)? {
+            Sent::Complete | Sent::Pending => Ok(()),
+        }
+    }
+
+    /// As [`send_all`](Self::send_all), waiting for room until the deadline. [`Sent::Pending`]:
+    /// all were accepted, and leave in their turn.
+    ///
+    /// # Errors
+    /// `messages` then holds, in order and with their descriptors, those that did not leave while
+    /// this call was there and those that were not accepted; what it does not hold left or leaves
+    /// in its turn. [`Error::Misuse`]: one of them is of a kind that is never sent, and none was
+    /// accepted. [`Error::TimedOut`], when there was not room for all. [`Error::Io`], when the
+    /// kernel refuses one: those accepted before that was known are sent all the same. Others as
+    /// [`send_by`](Self::send_by).
+    pub fn send_all_by(&self, messages: &mut Vec<Owned>, deadline: Deadline) -> Result<Sent, Error> {
+        self.handle.lines.send_all(messages, patience(deadline))
     }
 
     /// Waits until all that was accepted before has reached the kernel.

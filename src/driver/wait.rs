@@ -14,7 +14,19 @@ pub(super) const RDHUP: PollFlags = PollFlags::from_bits_retain(nix::libc::POLLR
 
 /// poll(2), until the deadline whatever signals arrive (P5).
 pub(super) fn wait(socket: BorrowedFd<'_>, events: PollFlags, until: Deadline) -> Result<PollFlags, Error> {
-    let mut sockets = [PollFd::new(socket, events)];
+    wait_or_hear(socket, events, None, until).map(|(seen, _)| seen)
+}
+
+/// As [`wait`], or until `bell` can be read: whether it can.
+pub(super) fn wait_or_hear(
+    socket: BorrowedFd<'_>,
+    events: PollFlags,
+    bell: Option<BorrowedFd<'_>>,
+    until: Deadline,
+) -> Result<(PollFlags, bool), Error> {
+    let second = PollFd::new(bell.unwrap_or(socket), PollFlags::POLLIN);
+    let mut both = [PollFd::new(socket, events), second];
+    let waited_for = if bell.is_some() { &mut both[..] } else { &mut both[..1] };
     loop {
         let timeout = match until.instant() {
             None => PollTimeout::NONE,
@@ -25,13 +37,14 @@ pub(super) fn wait(socket: BorrowedFd<'_>, events: PollFlags, until: Deadline) -
                 PollTimeout::try_from(millis.min(i32::MAX as u128)).unwrap_or(PollTimeout::MAX)
             }
         };
-        match poll(&mut sockets, timeout) {
+        match poll(waited_for, timeout) {
             Ok(_) => {
                 // `nix` says `None` where a bit is set that it has no name for: that is RDHUP.
-                return Ok(sockets[0].revents().unwrap_or(RDHUP));
+                let rings = bell.is_some() && both[1].any().unwrap_or(true);
+                return Ok((both[0].revents().unwrap_or(RDHUP), rings));
             }
             Err(Errno::EINTR) if !until.has_passed() => {}
-            Err(Errno::EINTR) => return Ok(PollFlags::empty()),
+            Err(Errno::EINTR) => return Ok((PollFlags::empty(), false)),
             Err(errno) => return Err(Error::io("poll", errno)),
         }
     }

@@ -18,6 +18,9 @@ use super::transmit::Transmits;
 /// while, so that poll(2) would spin. Doubled up to the second.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
+/// Messages for which an idle queue keeps its memory.
+const IDLE: usize = 8;
+
 /// Takes whole messages and says what of them is to be sent. A message is checked before its
 /// first byte leaves, and never given up half-way while the direction lives (P6).
 pub struct Sender<P: Profile, F> {
@@ -170,15 +173,23 @@ impl<P: Profile, F> Sender<P, F> {
     }
 
     /// Takes all of `queue`, which the caller had checked, behind what is there: where many
-    /// threads send, each checks its own. On a closed direction nothing is taken.
+    /// threads send, each checks its own. Nothing is taken on a closed direction, and where
+    /// memory is short (P4) as long as something is queued; an empty sender needs none.
     pub fn append(&mut self, queue: &mut VecDeque<Outgoing<F>>) {
         if self.closed {
             return;
         }
         if self.queue.is_empty() {
             mem::swap(&mut self.queue, queue);
-        } else {
+        } else if self.queue.try_reserve(queue.len()).is_ok() {
             self.queue.append(queue);
+        }
+    }
+
+    /// Gives back memory that a burst had taken, where nothing is queued (P4).
+    pub fn release(&mut self) {
+        if self.queue.is_empty() && self.queue.capacity() > IDLE {
+            self.queue = VecDeque::new();
         }
     }
 

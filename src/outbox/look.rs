@@ -3,6 +3,7 @@
 //! Who gave a message to the queue and comes back for it owns its number, like a thread that waits:
 //! what the kernel refuses of it goes back to the owner. An owner that will not come back says so.
 
+use super::call::Own;
 use super::{Outbox, Unsent, Why};
 use crate::machine::Outgoing;
 use crate::message::Message;
@@ -16,47 +17,52 @@ impl<P: Profile, F, E: Copy> Outbox<P, F, E> {
     /// # Errors
     /// The message comes back. [`Why::Full`]: there is no room.
     pub fn offer(&self, message: Message<F>, packet_limit: Option<usize>) -> Result<u64, Unsent<F, E>> {
-        let entry = match Outgoing::new::<P>(message, packet_limit) {
-            Ok(entry) => entry,
-            Err((misuse, message)) => return Unsent::new(Why::Fault(misuse.into()), Some(message)),
+        let mut brought = match Outgoing::new::<P>(message, packet_limit) {
+            Ok(entry) => Some(entry),
+            Err((misuse, message)) => {
+                return Err(Unsent { why: Why::Fault(misuse.into()), message: Some(message) });
+            }
         };
-        let back = |entry: Outgoing<F>, why| Unsent::new(why, Some(entry.into_message()));
+        let mut own = Own::new();
         let mut shared = lock(&self.shared);
-        if let Some(error) = shared.dead {
-            return back(entry, Why::Sink(error));
-        }
-        if !shared.has_room(&entry, &self.bounds) {
-            return back(entry, Why::Full);
-        }
-        if let Err(short) = shared.reserve() {
-            return back(entry, Why::Fault(short.into()));
-        }
-        let number = shared.accept(entry);
-        shared.owners.push(number);
-        Ok(number)
+        let why = match shared.dead {
+            Some(error) => Why::Sink(error),
+            None => match shared.accept(&mut brought, &mut own, &self.bounds) {
+                Ok(()) if brought.is_none() => {
+                    shared.waiting.own(&own);
+                    return Ok(own.last());
+                }
+                Ok(()) => Why::Full,
+                Err(short) => Why::Fault(short.into()),
+            },
+        };
+        drop(shared);
+        Err(Unsent { why, message: brought.map(Outgoing::into_message) })
     }
 
     /// How an offered message ended: the kernel has it, or it did not leave. `None`: not yet.
     pub fn look(&self, number: u64) -> Option<Result<(), Unsent<F, E>>> {
+        let own = Own::of(number);
+        let mut back = None;
         let mut shared = lock(&self.shared);
-        let result = match shared.take_returned(number) {
-            Some((message, error)) => Unsent::new(Why::Sink(error), Some(message)),
-            None if shared.is_settled(number) => Ok(()),
-            None => return None,
-        };
-        shared.disown(number);
-        Some(result)
+        let why = shared.give_back(&own, |message| back = Some(message)).map(Why::Sink);
+        if why.is_none() && !shared.is_settled(number) {
+            return None;
+        }
+        shared.waiting.disown(&own);
+        Some(why.map_or(Ok(()), |why| Err(Unsent { why, message: back })))
     }
 
     /// Nobody will look for this number any more. The message leaves in its turn; where the kernel
     /// refused it, it is closed, and the next flush says so.
     pub fn leave(&self, number: u64) {
+        let own = Own::of(number);
+        let mut orphan = None;
         let mut shared = lock(&self.shared);
-        shared.disown(number);
-        let orphan = shared.take_returned(number);
-        if let Some((_, error)) = &orphan {
+        shared.waiting.disown(&own);
+        if let Some(error) = shared.give_back(&own, |message| orphan = Some(message)) {
             if !broken("a-refusal-is-forgotten") {
-                shared.note_refusal(number, *error);
+                shared.note_refusal(number, error);
             }
         }
         drop(shared);

@@ -4,11 +4,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Bounds;
+use super::call::{Brought, Own};
+use super::waiting::{Calls, Waiting};
 use crate::error::Exhausted;
 use crate::machine::{Outgoing, Sender, Sending};
 use crate::message::Message;
 use crate::profile::Profile;
 use crate::sync::broken;
+
+/// Entries for which an idle queue keeps its memory.
+const KEEP: usize = 8;
 
 pub(super) struct Shared<P: Profile, F, E> {
     /// Accepted, and not with the sender yet.
@@ -23,12 +28,10 @@ pub(super) struct Shared<P: Profile, F, E> {
     pub(super) steadfast: bool,
     /// The flusher has done its share: the next one is to take over.
     pub(super) overtime: bool,
-    /// Threads that wait on the condition, and those of them to whom a steadfast flusher may
-    /// hand over.
-    pub(super) waiting: usize,
-    pub(super) successors: usize,
-    /// Numbers of messages whose senders wait; what of these did not leave, and why.
-    pub(super) owners: Vec<u64>,
+    pub(super) waiting: Waiting,
+    /// A receiver sleeps, and looks after what is pending once it is woken.
+    pub(super) watched: bool,
+    /// What did not leave and whose sender is there, and why.
     returned: Vec<(u64, Message<F>, E)>,
     /// The first fatal error, for everybody.
     pub(super) dead: Option<E>,
@@ -52,40 +55,41 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
             lost: Sending::default(),
             steadfast: false,
             overtime: false,
-            waiting: 0,
-            successors: 0,
-            owners: Vec::new(),
+            waiting: Waiting::new(),
+            watched: false,
             returned: Vec::new(),
             dead: None,
             refusal: None,
         }
     }
 
-    /// Takes a message for which there [is room](Self::has_room), and gives it its number.
-    pub(super) fn accept(&mut self, entry: Outgoing<F>) -> u64 {
-        self.accepted.count(entry.message());
-        self.inbox.push_back(entry);
-        self.accepted.messages
-    }
-
-    /// Memory for one message more.
-    pub(super) fn reserve(&mut self) -> Result<(), Exhausted> {
-        let bytes = size_of::<Outgoing<F>>() as u64;
-        self.inbox.try_reserve(1).map_err(|_| Exhausted::OutOfMemory { bytes })
+    /// Accepts as much of what a call brought as there is room for; `own` learns the numbers.
+    pub(super) fn accept(
+        &mut self,
+        brought: &mut impl Brought<F>,
+        own: &mut Own,
+        bounds: &Bounds,
+    ) -> Result<(), Exhausted> {
+        while brought.first().is_some_and(|next| self.has_room(next, bounds)) {
+            let number = self.accepted.messages.saturating_add(1);
+            own.reserve(number)?;
+            let bytes = size_of::<Outgoing<F>>() as u64;
+            self.inbox.try_reserve(1).map_err(|_| Exhausted::OutOfMemory { bytes })?;
+            if let Some(next) = brought.take_first() {
+                self.accepted.count(next.message());
+                self.inbox.push_back(next);
+                own.add(number);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn has_room(&self, entry: &Outgoing<F>, bounds: &Bounds) -> bool {
-        let load = self.load();
-        let message = entry.message();
-        load.messages == 0
-            || (load.messages < bounds.messages.into()
-                && load.bytes.saturating_add(message.payload().len() as u64) <= bounds.bytes
-                && load.descriptors.saturating_add(message.descriptor_count() as u64)
-                    <= bounds.descriptors.into())
+        bounds.admit(&self.load(), entry.message())
     }
 
     /// What is queued, the lot in flight counted.
-    fn load(&self) -> Sending {
+    pub(super) fn load(&self) -> Sending {
         let less = |all: u64, sent: u64, lost: u64| all.saturating_sub(sent).saturating_sub(lost);
         Sending {
             messages: less(self.accepted.messages, self.sent.messages, self.lost.messages),
@@ -122,6 +126,16 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
         !self.role_is_free() && steadfast && !self.overtime
     }
 
+    /// Something is pending, and nobody flushes.
+    pub(super) fn is_stranded(&self) -> bool {
+        self.role_is_free() && self.is_pending()
+    }
+
+    /// Something waits for room in the socket, and nobody waits with it.
+    pub(super) fn wants_write(&self) -> bool {
+        self.is_stranded() && self.retry().is_none()
+    }
+
     pub(super) fn retry(&self) -> Option<Duration> {
         self.sender.as_ref()?.deadline()
     }
@@ -138,18 +152,26 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
         self.sent.descriptors = self.sent.descriptors.saturating_add(descriptors);
     }
 
+    /// Who waits for what just became true.
+    pub(super) fn call_for_progress(&mut self, bounds: &Bounds) -> Calls {
+        let (settled, load) = (self.settled(), self.load());
+        self.waiting.call_for_progress(settled, &load, bounds)
+    }
+
+    /// Who waits for room, before a flusher waits for the socket.
+    pub(super) fn call_for_room(&mut self, bounds: &Bounds) -> Calls {
+        let load = self.load();
+        self.waiting.call_for_room(&load, bounds)
+    }
+
     /// The next in turn will not leave. It goes back to its sender, if that is `here` or waits;
     /// else it is returned, to be dropped outside the lock.
-    pub(super) fn settle_lost(
-        &mut self,
-        message: Message<F>,
-        here: Option<u64>,
-        error: E,
-    ) -> Option<Message<F>> {
+    pub(super) fn settle_lost(&mut self, message: Message<F>, here: &Own, error: E) -> Option<Message<F>> {
         self.lost.count(&message);
         let number = self.settled();
-        let there = here == Some(number) || self.owners.contains(&number);
-        if there && !broken("a-refusal-is-dropped") {
+        let there = here.contains(number) || self.waiting.owns(number);
+        // Without memory for it it is treated as if its sender had left.
+        if there && !broken("a-refusal-is-dropped") && self.returned.try_reserve(1).is_ok() {
             self.returned.push((number, message, error));
             return None;
         }
@@ -166,16 +188,20 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
         self.refusal.get_or_insert((number, error));
     }
 
-    /// The owner of this number is gone, or was told.
-    pub(super) fn disown(&mut self, number: u64) {
-        self.owners.retain(|owner| *owner != number);
+    /// Some of these did not leave.
+    pub(super) fn has_returned(&self, own: &Own) -> bool {
+        self.returned.iter().any(|(number, ..)| own.contains(*number))
     }
 
-    /// The message of this number, if it did not leave.
-    pub(super) fn take_returned(&mut self, number: u64) -> Option<(Message<F>, E)> {
-        let place = self.returned.iter().position(|(returned, ..)| *returned == number)?;
-        let (_, message, error) = self.returned.swap_remove(place);
-        Some((message, error))
+    /// Those of these that did not leave, in order, and why the first did not.
+    pub(super) fn give_back(&mut self, own: &Own, mut back: impl FnMut(Message<F>)) -> Option<E> {
+        let mut first = None;
+        while let Some(place) = self.returned.iter().position(|(number, ..)| own.contains(*number)) {
+            let (_, message, error) = self.returned.remove(place);
+            first.get_or_insert(error);
+            back(message);
+        }
+        first
     }
 
     /// Why a message up to this number was refused, once.
@@ -184,12 +210,28 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
     }
 
     /// What nobody will send any more, counted: to be dropped outside the lock.
-    pub(super) fn abandon(&mut self, error: E) -> Vec<Message<F>> {
-        let mut rest = self.sender.as_mut().map(Sender::close).unwrap_or_default();
+    pub(super) fn abandon(&mut self, here: &Own, error: E) -> Vec<Message<F>> {
+        let rest = self.sender.as_mut().map(Sender::close).unwrap_or_default().into_iter();
+        let mut orphans: Vec<_> = rest.filter_map(|message| self.settle_lost(message, here, error)).collect();
         // Behind the messages of a flusher at work, which finds out by itself.
-        if self.role_is_free() {
-            rest.extend(std::mem::take(&mut self.inbox).into_iter().map(Outgoing::into_message));
+        while self.role_is_free() {
+            let Some(entry) = self.inbox.pop_front() else { break };
+            let Some(orphan) = self.settle_lost(entry.into_message(), here, error) else { continue };
+            // Without memory to carry it out of the lock it is closed here.
+            if orphans.try_reserve(1).is_ok() {
+                orphans.push(orphan);
+            }
         }
-        rest.into_iter().filter_map(|message| self.settle_lost(message, None, error)).collect()
+        orphans
+    }
+
+    /// Nothing is queued: an idle channel holds little (P4).
+    pub(super) fn release(&mut self) {
+        if self.inbox.capacity() > KEEP {
+            self.inbox = VecDeque::new();
+        }
+        if let Some(sender) = &mut self.sender {
+            sender.release();
+        }
     }
 }

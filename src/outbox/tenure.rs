@@ -1,6 +1,8 @@
 //! The flusher at work.
 
+use super::call::Own;
 use super::shared::Shared;
+use super::waiting::Calls;
 use super::{Outbox, Patience, Sink, Step};
 use crate::machine::{Outgoing, Sender};
 use crate::message::Message;
@@ -16,32 +18,23 @@ pub(super) struct Tenure<'a, P: Profile, F, E: Copy> {
 
 /// What the flusher came for.
 pub(super) enum Goal<'a, F> {
-    /// Its message of this number.
-    Own(u64),
+    /// Its own messages.
+    Own,
     /// All up to this number.
     All(u64),
     /// Room for this one.
     Room(&'a Outgoing<F>),
 }
 
-impl<F> Goal<'_, F> {
-    const fn own(&self) -> Option<u64> {
-        match self {
-            Self::Own(number) => Some(*number),
-            Self::All(_) | Self::Room(_) => None,
-        }
-    }
-}
-
 /// Why the flusher left.
-pub(super) enum Left<E> {
-    /// The queue is empty, somebody takes over, its share is done, there is room for the
-    /// caller's message, or the direction died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// The queue is empty, there is room for the caller's message, or the direction died.
     Over,
+    /// Its share is done; whoever waits takes over.
+    HandedOver,
     /// The socket is full, and the caller cannot wait any longer.
     Blocked,
-    /// It cannot be waited for.
-    Unable(E),
 }
 
 impl<'a, P: Profile, F, E: Copy> Tenure<'a, P, F, E> {
@@ -56,20 +49,21 @@ impl<'a, P: Profile, F, E: Copy> Tenure<'a, P, F, E> {
         Self { outbox, patience, sender }
     }
 
-    /// Flushes.
+    /// Flushes. `own` are the caller's messages: what the kernel refuses of them comes back.
     pub(super) fn run(
         mut self,
         mut shared: MutexGuard<'a, Shared<P, F, E>>,
         goal: Goal<'_, F>,
+        own: &Own,
         sink: &mut impl Sink<P, F, Error = E>,
-    ) -> (MutexGuard<'a, Shared<P, F, E>>, Left<E>) {
+    ) -> (MutexGuard<'a, Shared<P, F, E>>, Left) {
         let outbox = self.outbox;
         let mut more = 0_u32;
         let left = loop {
             let Some(sender) = self.sender.as_mut() else { break Left::Over };
             if let Some(error) = shared.dead {
                 let rest = sender.close();
-                shared = self.give_up(shared, rest, goal.own(), error);
+                shared = self.give_up(shared, rest, own, error);
                 break Left::Over;
             }
             if broken("takes-the-newest-first") {
@@ -80,16 +74,17 @@ impl<'a, P: Profile, F, E: Copy> Tenure<'a, P, F, E> {
                 break Left::Over;
             }
             let reached = match goal {
-                Goal::Own(number) | Goal::All(number) => shared.is_settled(number),
+                Goal::Own => shared.is_settled(own.last()),
+                Goal::All(number) => shared.is_settled(number),
                 Goal::Room(entry) if shared.has_room(entry, &outbox.bounds) => break Left::Over,
                 Goal::Room(_) => false,
             };
             if reached {
                 if more >= outbox.bounds.tenure {
                     shared.overtime = true;
-                    let stays = self.patience == Patience::Forever && shared.successors == 0;
+                    let stays = self.patience == Patience::Forever && !shared.waiting.has_successors();
                     if !stays && !broken("never-hands-over") {
-                        break Left::Over;
+                        break Left::HandedOver;
                     }
                 }
                 more = more.saturating_add(1);
@@ -102,30 +97,29 @@ impl<'a, P: Profile, F, E: Copy> Tenure<'a, P, F, E> {
             shared = lock(&outbox.shared);
             shared.note_sent(before, after);
             if broken("leaves-without-a-look") && sender.is_empty() {
-                break Left::Over;
-            }
-            if shared.waiting > 0 && after.messages > before.messages && !broken("no-wake") {
-                outbox.changed.notify_all();
+                break Left::HandedOver;
             }
             match step {
-                Step::Took => {}
+                Step::Took => {
+                    let calls = shared.call_for_progress(&outbox.bounds);
+                    shared = outbox.tell(shared, calls);
+                }
                 Step::Full if self.patience == Patience::None => break Left::Blocked,
                 Step::Full => {
+                    let calls = shared.call_for_room(&outbox.bounds);
                     drop(shared);
-                    let waited = sink.wait(sender);
+                    outbox.notify(calls);
+                    let in_time = sink.wait(sender);
                     shared = lock(&outbox.shared);
-                    match waited {
-                        Ok(true) => {}
-                        Ok(false) => break Left::Blocked,
-                        Err(error) => break Left::Unable(error),
+                    if !in_time {
+                        break Left::Blocked;
                     }
                 }
                 Step::Refused(message, error) => {
-                    let orphan = shared.settle_lost(message, goal.own(), error);
-                    if shared.waiting > 0 {
-                        outbox.changed.notify_all();
-                    }
+                    let orphan = shared.settle_lost(message, own, error);
+                    let calls = shared.waiting.call_all();
                     drop(shared);
+                    outbox.notify(calls);
                     drop(orphan);
                     shared = lock(&outbox.shared);
                 }
@@ -135,12 +129,15 @@ impl<'a, P: Profile, F, E: Copy> Tenure<'a, P, F, E> {
                     } else {
                         *shared.dead.get_or_insert(error)
                     };
-                    shared = self.give_up(shared, messages, goal.own(), error);
+                    shared = self.give_up(shared, messages, own, error);
                     break Left::Over;
                 }
             }
         };
-        self.put_back(&mut shared);
+        let calls = self.put_back(&mut shared);
+        // Inside the lock: outside it somebody else might meet the caller's messages, and not the
+        // caller.
+        outbox.notify(calls);
         (shared, left)
     }
 
@@ -149,28 +146,28 @@ impl<'a, P: Profile, F, E: Copy> Tenure<'a, P, F, E> {
         &mut self,
         mut shared: MutexGuard<'a, Shared<P, F, E>>,
         rest: Vec<Message<F>>,
-        own: Option<u64>,
+        own: &Own,
         error: E,
     ) -> MutexGuard<'a, Shared<P, F, E>> {
         let rest = rest.into_iter();
-        let mut orphans: Vec<_> =
-            rest.filter_map(|message| shared.settle_lost(message, own, error)).collect();
-        self.put_back(&mut shared);
-        orphans.extend(shared.abandon(error));
+        let orphans: Vec<_> = rest.filter_map(|message| shared.settle_lost(message, own, error)).collect();
+        let calls = self.put_back(&mut shared);
+        let behind = shared.abandon(own, error);
         drop(shared);
-        drop(orphans);
+        self.outbox.notify(calls);
+        drop((orphans, behind));
         lock(&self.outbox.shared)
     }
 
     /// The role is free again, and whoever waits looks whether to take it.
-    fn put_back(&mut self, shared: &mut Shared<P, F, E>) {
-        if let Some(sender) = self.sender.take() {
-            shared.sender = Some(sender);
-            (shared.steadfast, shared.overtime) = (false, false);
-            if shared.waiting > 0 && !broken("no-wake") {
-                self.outbox.changed.notify_all();
-            }
+    fn put_back(&mut self, shared: &mut Shared<P, F, E>) -> Calls {
+        let Some(sender) = self.sender.take() else { return Calls::default() };
+        shared.sender = Some(sender);
+        (shared.steadfast, shared.overtime) = (false, false);
+        if !shared.is_pending() {
+            shared.release();
         }
+        if broken("no-wake") { Calls::default() } else { shared.waiting.call_all() }
     }
 }
 
@@ -178,7 +175,10 @@ impl<P: Profile, F, E: Copy> Drop for Tenure<'_, P, F, E> {
     fn drop(&mut self) {
         if self.sender.is_some() && !broken("a-panic-keeps-the-role") {
             let outbox = self.outbox;
-            self.put_back(&mut lock(&outbox.shared));
+            let mut shared = lock(&outbox.shared);
+            let calls = self.put_back(&mut shared);
+            drop(shared);
+            outbox.notify(calls);
         }
     }
 }

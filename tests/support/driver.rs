@@ -111,6 +111,25 @@ pub fn processor_time() -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
 }
 
+/// Waits until this process's thread of that name (15 bytes at most) sleeps, as far as /proc
+/// tells: what comes behind must hold without it too.
+#[track_caller]
+pub fn until_asleep(name: &str) {
+    let sleeps = |task: std::fs::DirEntry| {
+        let read = |file| std::fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        // proc_pid_stat(5): the state stands behind the name in parentheses.
+        read("comm").trim_end() == name
+            && read("stat").rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+    };
+    let (mut in_a_row, give_up) = (0, soon());
+    while in_a_row < 10 {
+        assert!(!give_up.has_passed(), "{name} does not sleep");
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        in_a_row = if tasks.filter_map(Result::ok).any(sleeps) { in_a_row + 1 } else { 0 };
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Interrupts the thread that made it with SIGUSR1, without SA_RESTART, until dropped.
 pub struct Storm {
     stop: Arc<AtomicBool>,

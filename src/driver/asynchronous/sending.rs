@@ -13,7 +13,8 @@ use tokio::task::consume_budget;
 use super::reactor::{Reactor, Timer, earlier};
 use crate::driver::channel::{Closer, Owned, Sent};
 use crate::driver::error::{Error, SendError};
-use crate::driver::sending::{Lines, Sending, error, unsent};
+use crate::driver::lines::{Lines, error, unsent};
+use crate::driver::sending::Sending;
 use crate::machine;
 use crate::profile::Profile;
 

@@ -143,12 +143,13 @@ impl<P: Profile> Channel<P> {
 
     /// Waits for something to read, sending meanwhile what is pending.
     fn wait_to_receive(&mut self, deadline: Deadline) -> Result<(), Error> {
-        let mut events = PollFlags::POLLIN | RDHUP;
-        if self.waits_for_room() {
-            events |= PollFlags::POLLOUT;
-        }
         let until = self.timeout().map_or(Deadline::NEVER, Deadline::after).min(deadline);
-        let seen = self.wait(events, until)?;
+        let seen = if let Some(lines) = &self.lines {
+            lines.wait_to_receive(until)?
+        } else {
+            let out = if self.wants_write() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            self.wait(PollFlags::POLLIN | RDHUP | out, until)?
+        };
         self.hung_up |= seen.intersects(PollFlags::POLLHUP | RDHUP);
         self.flush_aside();
         Ok(())

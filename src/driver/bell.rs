@@ -1,0 +1,39 @@
+//! Wakes a receiver out of poll(2) when something is left behind for it to send.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::OnceLock;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+/// An eventfd(2), made when a receiver first sleeps: who never receives on a split channel pays
+/// no descriptor for it.
+#[derive(Debug, Default)]
+pub(super) struct Bell(OnceLock<EventFd>);
+
+impl Bell {
+    /// What becomes readable when it rings; `None` where no descriptor is to be had.
+    pub(super) fn hear(&self) -> Option<BorrowedFd<'_>> {
+        if self.0.get().is_none() {
+            let made = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok()?;
+            // Had another thread made one, that one would stay.
+            let _made_before = self.0.set(made);
+        }
+        self.0.get().map(AsFd::as_fd)
+    }
+
+    /// Nothing, if nobody ever listened: then nobody sleeps.
+    pub(super) fn ring(&self) {
+        if let Some(event) = self.0.get() {
+            // EAGAIN: it has rung so often that the counter is full, and rings still.
+            let _rings = event.write(1);
+        }
+    }
+
+    /// Silences it.
+    pub(super) fn hush(&self) {
+        if let Some(event) = self.0.get() {
+            // EAGAIN: it was silent.
+            let _was_silent = event.read();
+        }
+    }
+}
