@@ -77,6 +77,31 @@ impl Content {
         }
     }
 
+    /// Refuses what the wire has no place for in a call.
+    pub(crate) fn check_call(&self, profile: Profile) -> Outcome {
+        match profile {
+            Profile::SendFd => Err(Failure::usage(
+                "send-fd has no calls; choose --profile packet, libcamera or stream, or use fdpost send",
+            )),
+            // Its kind is the command at the payload's beginning, so no call is empty either.
+            Profile::Libcamera if self.error.is_none() => Ok(()),
+            _ => self.check(profile),
+        }
+    }
+
+    /// Opens and reads what is to be sent.
+    pub(crate) fn message(&self) -> Outcome<Message> {
+        self.message_of(self.bytes()?)
+    }
+
+    fn message_of(&self, bytes: Vec<u8>) -> Outcome<Message> {
+        let mut message = Message::new(bytes).with_kind(self.kind.unwrap_or(0));
+        for path in &self.attach {
+            message = message.with(File::open(path).map_err(|error| unreadable(path, &error))?.into());
+        }
+        Ok(message)
+    }
+
     /// Opens and reads what is to be sent, and sends it. `grant`: a reply is awaited, and may bring
     /// so many descriptors.
     pub(crate) fn send(
@@ -90,14 +115,10 @@ impl Content {
         let sent = match self.error {
             Some(status) => conversation.send_error(status, &bytes, until),
             None => {
-                let mut head = Head { kind: self.kind.unwrap_or(0), ..Head::default() };
+                let mut message = self.message_of(bytes)?;
                 if let (Some(grant), Profile::Packet) = (grant, profile) {
-                    (head.correlation, head.reply_descriptors) = (1, grant);
-                }
-                let mut message = Message::new(bytes).with_head(head);
-                for path in &self.attach {
-                    message =
-                        message.with(File::open(path).map_err(|error| unreadable(path, &error))?.into());
+                    let head = *message.head();
+                    message = message.with_head(Head { correlation: 1, reply_descriptors: grant, ..head });
                 }
                 conversation.send(message, until)
             }

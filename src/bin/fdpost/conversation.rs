@@ -64,6 +64,16 @@ pub(crate) fn pair(profile: Profile) -> Outcome<(OwnedFd, OwnedFd)> {
         .map_err(|errno| Failure::io("making the pair of sockets", &errno.into()))
 }
 
+/// What is wrong with a socket that does not carry the wire.
+pub(crate) fn unfit(error: Error) -> Failure {
+    match error.errno() {
+        Some(errno) if errno == Errno::ENOTSOCK as i32 => Failure::usage(
+            "the descriptor is no socket; hand over one end of a connected pair (socketpair, `fdpost run`)",
+        ),
+        _ => Failure::of("the socket does not fit", error),
+    }
+}
+
 /// A conversation over `socket`. Prints `ready` and, where there is one, the handshake.
 pub(crate) fn open(
     socket: OwnedFd,
@@ -72,23 +82,12 @@ pub(crate) fn open(
     part: Part,
     printer: Printer,
 ) -> Outcome<Conversation> {
-    let unfit = |error: Error| match error.errno() {
-        Some(errno) if errno == Errno::ENOTSOCK as i32 => Failure::usage(
-            "the descriptor is no socket; hand over one end of a connected pair (socketpair, `fdpost run`)",
-        ),
-        _ => Failure::of("the socket does not fit", error),
-    };
     let conversation = match wire.profile {
         Profile::Libcamera => messages(Channel::<Libcamera>::from_fd(socket, limits).map_err(unfit)?),
         Profile::Packet => messages(Channel::<Packet>::from_fd(socket, limits).map_err(unfit)?),
         Profile::Stream => {
             let mut channel = Channel::<Stream>::from_fd(socket, limits).map_err(unfit)?;
-            if part == Part::Answers {
-                printer.plain("ready")?;
-            }
-            if wire.handshake {
-                shake_hands(&mut channel, part, printer)?;
-            }
+            begin(&mut channel, wire, part, printer)?;
             return Ok(messages(channel));
         }
         Profile::SendFd => {
@@ -114,6 +113,14 @@ fn check_classic(socket: &OwnedFd) -> Result<(), Error> {
         Err(Errno::EINVAL) => Err(Misuse::NotUnix { domain: 0 }.into()),
         Err(errno) => Err(Error::Io { call: "getpeername", errno: errno as i32 }),
     }
+}
+
+/// Prints `ready`, and shakes hands where that was asked for.
+pub(crate) fn begin(channel: &mut Channel<Stream>, wire: &Wire, part: Part, printer: Printer) -> Outcome {
+    if part == Part::Answers {
+        printer.plain("ready")?;
+    }
+    if wire.handshake { shake_hands(channel, part, printer) } else { Ok(()) }
 }
 
 fn shake_hands(channel: &mut Channel<Stream>, part: Part, printer: Printer) -> Outcome {

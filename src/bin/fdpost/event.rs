@@ -29,6 +29,11 @@ impl Printer {
     }
 
     pub(crate) fn message(self, message: &Message) -> io::Result<()> {
+        self.answer(message, false)
+    }
+
+    /// A message that answers a call; `error`: by saying that it failed.
+    pub(crate) fn answer(self, message: &Message, error: bool) -> io::Result<()> {
         let descriptors = (0..message.descriptor_count()).filter_map(|index| message.descriptor(index));
         let kinds: Vec<&str> = descriptors.map(kind).collect();
         let head = message.head();
@@ -41,6 +46,10 @@ impl Printer {
         if self.profile == Profile::Packet {
             fields.push(("correlation", json!(head.correlation)));
             text += &format!(", correlation {}", head.correlation);
+        }
+        if error {
+            fields.push(("error", json!(true)));
+            text += ", error";
         }
         self.line(fields, &text)
     }

@@ -3,6 +3,7 @@
 
 mod accepting;
 mod artefact;
+mod call;
 mod child;
 mod content;
 mod conversation;
@@ -63,6 +64,7 @@ enum Command {
     Demo,
     Serve(serve::Options),
     Send(send::Options),
+    Call(call::Options),
     Run(run::Options),
     Inspect(inspect::Options),
     Replay(replay::Options),
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         Command::DemoHostile { attack } => demo_outcome(hostile::attack(attack)),
         Command::Serve(options) => outcome(serve::run(&options)),
         Command::Send(options) => outcome(send::run(&options)),
+        Command::Call(options) => outcome(call::run(&options)),
         Command::Run(options) => outcome(run::run(&options)),
         Command::RunChild(options) => outcome(run::become_command(&options)),
         Command::Inspect(options) => inspect::run(options),

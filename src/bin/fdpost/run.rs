@@ -87,13 +87,13 @@ pub(crate) fn run(options: &Options) -> Outcome {
 }
 
 /// The command, killed if need be and reaped when this is dropped.
-struct Started {
+pub(crate) struct Started {
     child: Child,
     ended: Option<ExitStatus>,
 }
 
 impl Started {
-    fn new(command: &[OsString], end: OwnedFd) -> Outcome<Self> {
+    pub(crate) fn new(command: &[OsString], end: OwnedFd) -> Outcome<Self> {
         let number = end.as_raw_fd().to_string();
         let failed = |error: &io::Error| Failure::io("starting a second process", error);
         let (mut told, tell) = UnixStream::pair().map_err(|error| failed(&error))?;
@@ -119,7 +119,7 @@ impl Started {
     }
 
     /// What the command itself came to, once the conversation ended well.
-    fn finish(mut self, end: End, patience: Option<Duration>) -> Outcome {
+    pub(crate) fn finish(mut self, end: End, patience: Option<Duration>) -> Outcome {
         let deadline = patience.map_or(Deadline::NEVER, Deadline::after);
         // It closed its end and may have work left; one that was silent for too long has had its time.
         while self.look()?.is_none() && end == End::Closed && !deadline.has_passed() {

@@ -16,7 +16,7 @@ use crate::save;
 use crate::serve::print;
 
 /// Bytes of the largest reply that is accepted: as much as any datagram or packet can have.
-const REPLY_PAYLOAD: u32 = 4 * 1024 * 1024;
+pub(crate) const REPLY_PAYLOAD: u32 = 4 * 1024 * 1024;
 
 /// Descriptors that a reply may bring: all that one message can carry.
 const REPLY_DESCRIPTORS: u8 = 253;

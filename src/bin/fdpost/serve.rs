@@ -143,7 +143,12 @@ impl Server {
         }
         let turn = |mut bytes: Vec<u8>| {
             if self.reply == Reply::Reverse {
-                bytes.reverse();
+                // On libcamera a payload begins with command and cookie, which an answer repeats.
+                let kept = if self.printer.profile == Profile::Libcamera { 8 } else { 0 };
+                match bytes.get_mut(kept..) {
+                    Some(rest) => rest.reverse(),
+                    None => bytes.reverse(),
+                }
             }
             bytes
         };
