@@ -139,6 +139,18 @@ fn idle<P: Wire>(limits: Limits) {
         let both = holds();
         assert!(both <= 2 * IDLE, "{}: two channels hold {both} bytes after {bytes}", P::NAME);
     }
+    for (count, bytes) in [(64, 1000), (16, 4000), (64, 40), (2, 30_000)] {
+        let mut burst: Vec<_> = (0..count).map(|_| message(&vec![3; bytes], files(0))).collect();
+        theirs.send_all(&mut burst).unwrap();
+        drop(burst);
+        for _ in 0..count {
+            ours.receive_into(&mut reused, soon()).unwrap();
+        }
+        assert!(ours.try_receive().unwrap().is_none());
+        reused = Message::default();
+        let both = holds();
+        assert!(both <= 2 * IDLE, "{}: two channels hold {both} bytes after a burst of {bytes}", P::NAME);
+    }
     drop(theirs);
     let alone = holds();
     assert!(alone <= IDLE, "{}: {alone} bytes after traffic", P::NAME);

@@ -173,7 +173,7 @@ impl Sink<Libcamera, Token> for Line {
         assert!(!std::mem::take(&mut self.panics), "planted");
         let (part, tokens) = {
             let transmit = sender.transmits().next().expect("something to send");
-            (transmit.slices().concat(), transmit.descriptor_count())
+            (transmit.slices().collect::<Vec<_>>().concat(), transmit.descriptor_count())
         };
         let mut state = self.socket.state.lock().unwrap();
         let failure = if state.gone {

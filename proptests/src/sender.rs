@@ -224,7 +224,7 @@ impl<P: Profile> Sending<P> {
         let ids: Vec<u64> = parts().flat_map(|part| part.1.clone()).collect();
         let transmits: Vec<_> = self.tx.transmits().collect();
         let [packet] = &transmits[..] else { panic!("{} transmits of a packet", transmits.len()) };
-        assert_eq!(packet.slices().concat(), bytes);
+        assert_eq!(packet.slices().collect::<Vec<_>>().concat(), bytes);
         assert_eq!(packet.descriptors().map(Token::id).collect::<Vec<_>>(), ids);
         assert_eq!(packet.descriptor_count(), ids.len());
         match which % 4 {
@@ -359,8 +359,8 @@ impl<P: Profile> Sending<P> {
             .map(|transmit| {
                 let ids: Vec<u64> = transmit.descriptors().map(Token::id).collect();
                 assert_eq!(transmit.descriptor_count(), ids.len());
-                assert_eq!(transmit.bytes(), transmit.slices().concat().len());
-                (transmit.slices().concat(), ids)
+                assert_eq!(transmit.bytes(), transmit.slices().collect::<Vec<_>>().concat().len());
+                (transmit.slices().collect::<Vec<_>>().concat(), ids)
             })
             .collect();
         let parts: Vec<_> = self.queue.iter().flat_map(|pushed| pushed.parts.iter().cloned()).collect();

@@ -1,6 +1,7 @@
 //! A conversation over one socket.
 
 mod attach;
+mod burst;
 mod connect;
 mod peer;
 mod receive;

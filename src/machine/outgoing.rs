@@ -75,41 +75,59 @@ impl<F> Outgoing<F> {
         Ok(outline)
     }
 
-    /// Its bytes on the wire.
-    pub(super) fn bytes(&self) -> usize {
-        let around =
-            self.outline.header.as_slice().len().saturating_add(self.outline.trailer.as_slice().len());
-        around.saturating_add(self.message.payload.len())
-    }
-
     /// The transmit at `index`, if the message has so many.
     pub(super) fn transmit<P: Profile>(&self, index: usize) -> Option<Transmit<'_, F>> {
-        let (header, trailer) = (self.outline.header.as_slice(), self.outline.trailer.as_slice());
-        let payload = self.message.payload.as_slice();
-        let carrier = self.outline.carrier;
-        let all = self.message.descriptors.as_slice();
-        let on = |part: Carrier| if carrier == part { all } else { &[] };
-        let transmit = |slices, descriptors| Some(Transmit::new(slices, descriptors));
-        match (P::FRAMING, index) {
-            (Framing::PartPerDatagram, 0) => transmit([header, &[], &[]], on(Carrier::Header)),
-            (Framing::PartPerDatagram, 1) => transmit([payload, &[], &[]], on(Carrier::Payload)),
-            (Framing::PartPerDatagram, 2) if !trailer.is_empty() => {
-                transmit([trailer, &[], &[]], on(Carrier::Trailer))
+        transmit::<P, F>(&self.message, &self.outline, index)
+    }
+
+    /// All its transmits.
+    pub fn transmits<P: Profile>(&self) -> impl Iterator<Item = Transmit<'_, F>> {
+        (0..).map_while(|index| self.transmit::<P>(index))
+    }
+
+    /// The kernel took `count`, as for [`Sender::transmitted`](super::Sender::transmitted): whether that was all.
+    pub(super) fn is_whole<P: Profile>(&self, count: usize) -> bool {
+        match P::FRAMING {
+            Framing::Stream { .. } => {
+                self.transmit::<P>(1).is_none()
+                    && self.transmit::<P>(0).is_none_or(|only| only.bytes() <= count)
             }
-            (Framing::MessagesPerPacket(_), 0) => transmit([header, payload, trailer], all),
-            // Descriptors ride on the first byte of their part: what comes before it is a send of
-            // its own.
-            (Framing::Stream { .. }, 0) => match carrier {
-                Carrier::Payload if !all.is_empty() => transmit([header, &[], &[]], &[]),
-                Carrier::Trailer if !all.is_empty() => transmit([header, payload, &[]], &[]),
-                _ => transmit([header, payload, trailer], all),
-            },
-            (Framing::Stream { .. }, 1) if !all.is_empty() => match carrier {
-                Carrier::Header => None,
-                Carrier::Payload => transmit([payload, trailer, &[]], all),
-                Carrier::Trailer => transmit([trailer, &[], &[]], all),
-            },
-            _ => None,
+            _ => self.transmit::<P>(count).is_none(),
         }
+    }
+}
+
+/// The transmit at `index` of a message, if it has so many.
+pub(super) fn transmit<'a, P: Profile, F>(
+    message: &'a Message<F>,
+    outline: &'a Outline,
+    index: usize,
+) -> Option<Transmit<'a, F>> {
+    let (header, trailer) = (outline.header.as_slice(), outline.trailer.as_slice());
+    let payload = message.payload.as_slice();
+    let carrier = outline.carrier;
+    let all = message.descriptors.as_slice();
+    let on = |part: Carrier| if carrier == part { all } else { &[] };
+    let transmit = |slices, descriptors| Some(Transmit::new(slices, descriptors));
+    match (P::FRAMING, index) {
+        (Framing::PartPerDatagram, 0) => transmit([header, &[], &[]], on(Carrier::Header)),
+        (Framing::PartPerDatagram, 1) => transmit([payload, &[], &[]], on(Carrier::Payload)),
+        (Framing::PartPerDatagram, 2) if !trailer.is_empty() => {
+            transmit([trailer, &[], &[]], on(Carrier::Trailer))
+        }
+        (Framing::MessagesPerPacket(_), 0) => transmit([header, payload, trailer], all),
+        // Descriptors ride on the first byte of their part: what comes before it is a send of
+        // its own.
+        (Framing::Stream { .. }, 0) => match carrier {
+            Carrier::Payload if !all.is_empty() => transmit([header, &[], &[]], &[]),
+            Carrier::Trailer if !all.is_empty() => transmit([header, payload, &[]], &[]),
+            _ => transmit([header, payload, trailer], all),
+        },
+        (Framing::Stream { .. }, 1) if !all.is_empty() => match carrier {
+            Carrier::Header => None,
+            Carrier::Payload => transmit([payload, trailer, &[]], all),
+            Carrier::Trailer => transmit([trailer, &[], &[]], all),
+        },
+        _ => None,
     }
 }

@@ -12,7 +12,7 @@ use crate::profile::{Framing, Outline, Profile};
 
 use super::outgoing::Outgoing;
 use super::packing::Packing;
-use super::transmit::Transmits;
+use super::transmit::{Transmit, Transmits};
 
 /// How long to stay away from a kernel that is short of something: it says "writable" all the
 /// while, so that poll(2) would spin. Doubled up to the second.
@@ -153,12 +153,47 @@ impl<P: Profile, F> Sender<P, F> {
             Ok(outline) => outline,
             Err(misuse) => return Err((misuse.into(), message)),
         };
-        if self.queue.try_reserve(1).is_err() {
-            let bytes = size_of::<Outgoing<F>>() as u64;
-            return Err((Exhausted::OutOfMemory { bytes }.into(), message));
+        self.take(Outgoing { message, outline })
+    }
+
+    /// Takes a message that was checked.
+    ///
+    /// # Errors
+    /// [`Exhausted::OutOfMemory`]: the message comes back.
+    pub fn take(&mut self, outgoing: Outgoing<F>) -> Result<(), (Fault, Message<F>)> {
+        if let Err(short) = self.make_room() {
+            return Err((short.into(), outgoing.message));
         }
-        self.queue.push_back(Outgoing { message, outline });
+        self.queue.push_back(outgoing);
         Ok(())
+    }
+
+    /// Memory for one message more.
+    ///
+    /// # Errors
+    /// [`Exhausted::OutOfMemory`].
+    pub fn make_room(&mut self) -> Result<(), Exhausted> {
+        let bytes = size_of::<Outgoing<F>>() as u64;
+        self.queue.try_reserve(1).map_err(|_| Exhausted::OutOfMemory { bytes })
+    }
+
+    /// A message of which the kernel took `count` at once, while nothing waited: `true` if that
+    /// was all of it. The rest is queued, in the [room](Self::make_room) that was made before.
+    pub fn departed(&mut self, outgoing: Outgoing<F>, count: usize) -> bool {
+        if outgoing.is_whole::<P>(count) {
+            self.recover();
+            self.sending.count(&outgoing.message);
+            return true;
+        }
+        self.queue.push_back(outgoing);
+        self.transmitted(count);
+        false
+    }
+
+    /// The kernel took something: whatever it was short of is over.
+    const fn recover(&mut self) {
+        self.retry = None;
+        self.back_off = BACK_OFF.0;
     }
 
     /// What [`push`](Self::push) checks, without taking the message.
@@ -197,14 +232,43 @@ impl<P: Profile, F> Sender<P, F> {
     /// call, or on a wire that has no such packets, each leaves by itself. A lot that the kernel
     /// refuses goes out singly until past the message at fault.
     pub fn pack(&mut self) {
-        self.packing.pack::<P, F>(&self.queue, self.packet_limit);
+        self.packing.pack::<P, F>(self.queue.iter(), self.packet_limit);
+    }
+
+    /// Packs messages from the front of `burst` into one packet, while nothing is queued; says how
+    /// many. 0: the first leaves alone, or is of a kind that is never sent.
+    pub fn pack_burst(&mut self, burst: &[Message<F>]) -> usize {
+        self.packing.pack_burst::<P, F>(burst, self.packet_limit);
+        self.packing.lot()
+    }
+
+    /// The packet that was made of the first messages of this `burst`, if there is one.
+    pub fn burst<'a>(&'a self, burst: &'a [Message<F>]) -> Option<Transmit<'a, F>> {
+        (self.packing.lot() > 0).then(|| Transmit::of_burst(&self.packing, burst))
+    }
+
+    /// The kernel took the packet, or the first message alone; says how many messages that were.
+    pub fn burst_left(&mut self, burst: &[Message<F>]) -> usize {
+        self.recover();
+        let lot = self.packing.taken();
+        burst.iter().take(lot).for_each(|message| self.sending.count(message));
+        lot
+    }
+
+    /// The burst is over, or given up: with nothing queued, nothing is left to be tried again.
+    pub fn burst_over(&mut self) {
+        self.packing.release();
+        if self.queue.is_empty() {
+            self.retry = None;
+            self.release();
+        }
     }
 
     /// What is to be sent, from where the last one stopped.
     pub fn transmits(&self) -> Transmits<'_, P, F> {
         Transmits {
             queue: &self.queue,
-            packet: self.packing.packet(),
+            packing: Some(&self.packing).filter(|packing| packing.lot() > 0),
             message: 0,
             index: self.gone,
             offset: self.offset,
@@ -214,8 +278,7 @@ impl<P: Profile, F> Sender<P, F> {
 
     /// The kernel took `count`: datagrams or packets; on a stream, bytes of the first transmit.
     pub fn transmitted(&mut self, count: usize) {
-        self.retry = None;
-        self.back_off = BACK_OFF.0;
+        self.recover();
         if !matches!(P::FRAMING, Framing::Stream { .. }) {
             for _ in 0..count {
                 for _ in 0..self.packing.taken() {

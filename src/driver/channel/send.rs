@@ -1,6 +1,6 @@
 //! The sending half of a channel.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -11,7 +11,7 @@ use crate::driver::error::{Error, SendError, classify};
 use crate::driver::wait::RDHUP;
 use crate::driver::{socket, sys};
 use crate::error::{Fault, Misuse};
-use crate::machine::Outcome;
+use crate::machine::{Outcome, Outgoing};
 use crate::profile::{Framing, Profile};
 
 /// How a send ended well.
@@ -23,6 +23,16 @@ pub enum Sent {
     Complete,
     /// Its first part left, the rest did not fit and goes first from now on (P6).
     Pending,
+}
+
+/// What became of a message right away.
+enum First {
+    /// The kernel has it.
+    Left,
+    /// It is queued, and the kernel has no room for it.
+    Blocked(Flush),
+    /// It is queued behind others, or its rest is.
+    Queued,
 }
 
 /// What a flush came to.
@@ -76,8 +86,12 @@ impl<P: Profile> Channel<P> {
         deadline: Deadline,
         watched: PollFlags,
     ) -> Result<Sent, SendError> {
-        self.push(message)?;
-        match self.flush_until(deadline, watched) {
+        let blocked = match self.send_first(message)? {
+            First::Left => return Ok(Sent::Complete),
+            First::Blocked(flush) => Some(flush),
+            First::Queued => None,
+        };
+        match self.flush_after(blocked, deadline, watched) {
             Err(SendError { error, messages }) if messages.is_empty() => match self.sender.recall() {
                 None if matches!(error, Error::TimedOut | Error::WouldBlock) => Ok(Sent::Pending),
                 recalled => Err(SendError::new(error, recalled.into_iter().collect())),
@@ -93,8 +107,12 @@ impl<P: Profile> Channel<P> {
     /// As [`send_by`](Self::send_by); instead of [`Error::TimedOut`] there is
     /// [`Error::WouldBlock`], or [`Error::Pressure`] where waiting for "writable" would not help.
     pub fn try_send(&mut self, message: Owned) -> Result<Sent, SendError> {
-        self.push(message)?;
-        let error = match self.flush()? {
+        let flush = match self.send_first(message)? {
+            First::Left => return Ok(Sent::Complete),
+            First::Blocked(flush) => flush,
+            First::Queued => self.flush()?,
+        };
+        let error = match flush {
             Flush::Done => return Ok(Sent::Complete),
             Flush::Full => Error::WouldBlock,
             Flush::Pressure(errno) => Error::Pressure { errno: errno as i32 },
@@ -128,8 +146,34 @@ impl<P: Profile> Channel<P> {
         self.flush_until(deadline, PollFlags::empty())
     }
 
+    /// Hands a message over at once where nothing waits before it, or queues it.
+    fn send_first(&mut self, message: Owned) -> Result<First, SendError> {
+        let outgoing = self.checked(message)?;
+        let queued = |(fault, message): (Fault, Owned)| SendError::new(fault, vec![message]);
+        if self.has_pending() {
+            return self.sender.take(outgoing).map(|()| First::Queued).map_err(queued);
+        }
+        // Before the first byte leaves: the rest may have to be queued (P6).
+        if let Err(short) = self.sender.make_room() {
+            return Err(SendError::new(short, vec![outgoing.into_message()]));
+        }
+        match sys::send(self.socket.as_fd(), P::FRAMING, &mut self.scratch, outgoing.transmits::<P>()) {
+            Ok(count) => Ok(if self.sender.departed(outgoing, count) { First::Left } else { First::Queued }),
+            Err(errno) => {
+                self.sender.take(outgoing).map_err(queued)?;
+                Ok(self.failed(errno)?.map_or(First::Queued, First::Blocked))
+            }
+        }
+    }
+
     /// Checks a message and takes it, behind what is pending.
     pub(in crate::driver) fn push(&mut self, message: Owned) -> Result<(), SendError> {
+        let outgoing = self.checked(message)?;
+        self.sender.take(outgoing).map_err(|(fault, message)| SendError::new(fault, vec![message]))
+    }
+
+    /// What can be known before the first byte leaves (P6).
+    fn checked(&mut self, message: Owned) -> Result<Outgoing<OwnedFd>, SendError> {
         if let Err(mut error) = self.check_alive() {
             error.messages.push(message);
             return Err(error);
@@ -140,25 +184,28 @@ impl<P: Profile> Channel<P> {
         if in_parts && message.payload().len() > socket::ALWAYS_FITS {
             self.ask_packet_limit();
         }
-        let refused = match self.sender.push(message) {
-            Ok(()) => return Ok(()),
+        let refused = match Outgoing::new::<P>(message, self.sender.packet_limit()) {
+            Ok(outgoing) => return Ok(outgoing),
             Err(refused) => refused,
         };
         // Or raised.
-        let too_large = matches!(refused.0, Fault::Misuse(Misuse::PayloadTooLarge { .. }));
-        let again =
-            if too_large && self.ask_packet_limit() { self.sender.push(refused.1) } else { Err(refused) };
-        again.map_err(|(fault, message)| SendError::new(fault, vec![message]))
+        let too_large = matches!(refused.0, Misuse::PayloadTooLarge { .. });
+        let again = if too_large && self.ask_packet_limit() {
+            Outgoing::new::<P>(refused.1, self.sender.packet_limit())
+        } else {
+            Err(refused)
+        };
+        again.map_err(|(misuse, message)| SendError::new(misuse, vec![message]))
     }
 
     /// Asks the socket anew what it takes; `false` if it does not say.
-    fn ask_packet_limit(&mut self) -> bool {
+    pub(super) fn ask_packet_limit(&mut self) -> bool {
         let limit = socket::packet_limit::<P>(self.socket.as_fd());
         limit.map(|limit| self.sender.set_packet_limit(limit)).is_ok()
     }
 
     /// Why the kernel refused a message of which nothing had left.
-    fn refusal(&mut self, errno: Errno, message: &Owned) -> Error {
+    pub(super) fn refusal(&mut self, errno: Errno, message: &Owned) -> Error {
         if errno == Errno::EMSGSIZE && self.ask_packet_limit() {
             if let Err(misuse) = self.sender.check(message) {
                 return misuse.into();
@@ -179,29 +226,12 @@ impl<P: Profile> Channel<P> {
     pub(in crate::driver) fn flush(&mut self) -> Result<Flush, SendError> {
         while !self.sender.is_empty() {
             let transmits = self.sender.transmits();
-            let errno = match sys::send(self.socket.as_fd(), P::FRAMING, &mut self.scratch, transmits) {
-                Ok(count) => {
-                    self.sender.transmitted(count);
-                    continue;
-                }
-                Err(errno) => errno,
-            };
-            match self.sender.failed(self.epoch.elapsed(), classify(errno)) {
-                Outcome::Wait => return Ok(Flush::Full),
-                Outcome::BackOff => return Ok(Flush::Pressure(errno)),
-                Outcome::Again => {}
-                Outcome::Returned(message) => {
-                    let error = self.refusal(errno, &message);
-                    return Err(SendError::new(error, vec![message]));
-                }
-                Outcome::Closed(messages) => {
-                    let error = match Error::of_send(errno) {
-                        // It was this side that ended it.
-                        Error::PeerGone { .. } if self.was_shut_down() => Error::Closed,
-                        error => error,
-                    };
-                    self.dead = Some(error);
-                    return Err(SendError::new(error, messages));
+            match sys::send(self.socket.as_fd(), P::FRAMING, &mut self.scratch, transmits) {
+                Ok(count) => self.sender.transmitted(count),
+                Err(errno) => {
+                    if let Some(blocked) = self.failed(errno)? {
+                        return Ok(blocked);
+                    }
                 }
             }
         }
@@ -214,6 +244,31 @@ impl<P: Profile> Channel<P> {
         self.sender.recall()
     }
 
+    /// What follows from the kernel's not taking the first of what is queued. `None`: try again.
+    fn failed(&mut self, errno: Errno) -> Result<Option<Flush>, SendError> {
+        match self.sender.failed(self.epoch.elapsed(), classify(errno)) {
+            Outcome::Wait => Ok(Some(Flush::Full)),
+            Outcome::BackOff => Ok(Some(Flush::Pressure(errno))),
+            Outcome::Again => Ok(None),
+            Outcome::Returned(message) => {
+                let error = self.refusal(errno, &message);
+                Err(SendError::new(error, vec![message]))
+            }
+            Outcome::Closed(messages) => Err(SendError::new(self.died(errno), messages)),
+        }
+    }
+
+    /// This direction is dead, and every later call says why.
+    pub(super) fn died(&mut self, errno: Errno) -> Error {
+        let error = match Error::of_send(errno) {
+            // It was this side that ended it.
+            Error::PeerGone { .. } if self.was_shut_down() => Error::Closed,
+            error => error,
+        };
+        self.dead = Some(error);
+        error
+    }
+
     /// When the kernel may have room again. A message *to* us has no say in it.
     pub(in crate::driver) fn back_off_end(&self) -> Deadline {
         let at = self.sender.deadline().and_then(|at| self.epoch.checked_add(at));
@@ -221,22 +276,47 @@ impl<P: Profile> Channel<P> {
     }
 
     /// Keeps everything if the deadline passes, or if something that is watched happens.
-    fn flush_until(&mut self, deadline: Deadline, watched: PollFlags) -> Result<(), SendError> {
+    pub(super) fn flush_until(&mut self, deadline: Deadline, watched: PollFlags) -> Result<(), SendError> {
+        self.flush_after(None, deadline, watched)
+    }
+
+    /// As [`flush_until`](Self::flush_until), after a first try that ended so.
+    fn flush_after(
+        &mut self,
+        mut tried: Option<Flush>,
+        deadline: Deadline,
+        watched: PollFlags,
+    ) -> Result<(), SendError> {
         loop {
-            let (events, until) = match self.flush()? {
-                Flush::Done => return Ok(()),
-                Flush::Full => (PollFlags::POLLOUT, deadline),
-                // No event to wait for but a hang-up: a socket that lacks memory is "writable".
-                Flush::Pressure(_) => (PollFlags::empty(), self.back_off_end().min(deadline)),
+            let flush = match tried.take() {
+                Some(flush) => flush,
+                None => self.flush()?,
             };
-            let kept = |error| SendError::new(error, Vec::new());
-            if deadline.has_passed() {
-                return Err(kept(Error::TimedOut));
+            if matches!(flush, Flush::Done) {
+                return Ok(());
             }
-            let seen = self.wait(events | watched, until).map_err(kept)?;
-            if seen.intersects(watched) {
-                return Err(kept(Error::WouldBlock));
-            }
+            self.wait_for_room(&flush, deadline, watched)
+                .map_err(|error| SendError::new(error, Vec::new()))?;
         }
+    }
+
+    /// Waits until it is worth another try, unless something that is watched happens first.
+    pub(super) fn wait_for_room(
+        &self,
+        flush: &Flush,
+        deadline: Deadline,
+        watched: PollFlags,
+    ) -> Result<(), Error> {
+        let (events, until) = match flush {
+            Flush::Done => return Ok(()),
+            Flush::Full => (PollFlags::POLLOUT, deadline),
+            // No event to wait for but a hang-up: a socket that lacks memory is "writable".
+            Flush::Pressure(_) => (PollFlags::empty(), self.back_off_end().min(deadline)),
+        };
+        if deadline.has_passed() {
+            return Err(Error::TimedOut);
+        }
+        let seen = self.wait(events | watched, until)?;
+        if seen.intersects(watched) { Err(Error::WouldBlock) } else { Ok(()) }
     }
 }
