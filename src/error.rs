@@ -203,6 +203,14 @@ pub enum Violation {
     /// A call before the one before it was answered, on a wire without ids.
     #[error("a call before the last one was answered, on a wire without ids")]
     CallOverlap,
+    /// A message to or from a broker that is none.
+    #[error("the broker message's {field} is {value:#x}, which means nothing there")]
+    BrokerMessage {
+        /// The field's name in `docs/PROTOCOL.md`.
+        field: &'static str,
+        /// What stood there.
+        value: u32,
+    },
     /// A rule of a wire that this crate does not know: for profiles written elsewhere.
     #[error("{rule}: {received:#x} where {expected:#x} is expected")]
     WireRule {
@@ -250,6 +258,7 @@ impl Violation {
             Self::ReplyCommand { .. } => "reply-command",
             Self::ReplyDescriptors { .. } => "reply-descriptors",
             Self::CallOverlap => "call-overlap",
+            Self::BrokerMessage { .. } => "broker-message",
             Self::WireRule { rule, .. } => rule,
         }
     }

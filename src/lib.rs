@@ -30,6 +30,8 @@ assert_eq!(message.payload(), b"frame 7");
 extern crate alloc;
 
 pub mod accept;
+#[cfg(feature = "broker")]
+pub mod broker;
 pub mod calls;
 pub mod error;
 pub mod limits;
@@ -50,6 +52,8 @@ pub mod transcript;
 pub mod driver;
 
 pub use accept::{Accept, Policy, Seals};
+#[cfg(feature = "broker")]
+pub use broker::Refusal;
 pub use error::{Exhausted, Fault, Misuse, Violation};
 pub use limits::Limits;
 pub use message::Head;
@@ -60,6 +64,8 @@ pub use driver::{
     Activated, Address, Calls, Channel, Closer, Credentials, Deadline, Error, Listener, Listening, Memfd,
     PeerRule, Reaper, Receiving, SendError, Sending, Sent, Stats, Transport, activated, inherited,
 };
+#[cfg(all(feature = "broker", feature = "driver"))]
+pub use driver::{Broker, BrokerClient, BrokerEvent};
 
 #[cfg(feature = "tokio")]
 pub use driver::{AsyncChannel, AsyncReceiving, AsyncSending};

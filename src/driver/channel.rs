@@ -301,6 +301,12 @@ impl<P: Profile> Channel<P> {
         &self.socket
     }
 
+    /// The socket, to be closed elsewhere. All else that the channel holds is dropped here.
+    #[cfg(feature = "broker")]
+    pub(super) fn into_closing(self) -> Option<OwnedFd> {
+        Arc::into_inner(self.socket).map(|socket| socket.descriptor)
+    }
+
     fn wait(&self, events: PollFlags, until: Deadline) -> Result<PollFlags, Error> {
         wait(self.socket.as_fd(), events, until)
     }

@@ -52,6 +52,10 @@ pub enum Error {
     /// The peer's socket accepts no descriptors (SO_PASSRIGHTS is off), and the message has some.
     #[error("the peer accepts no descriptors")]
     DescriptorsRefused,
+    /// A broker does not do what it was asked.
+    #[cfg(feature = "broker")]
+    #[error("the broker refuses: {0}")]
+    BrokerRefused(crate::broker::Refusal),
     /// The conversation is over: the peer closed its end between two messages, or this side was
     /// shut down.
     #[error("the conversation is over")]

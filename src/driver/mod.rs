@@ -6,6 +6,8 @@ mod address;
 #[cfg(feature = "tokio")]
 mod asynchronous;
 mod bell;
+#[cfg(feature = "broker")]
+mod broker;
 mod calls;
 mod channel;
 mod credentials;
@@ -29,6 +31,8 @@ mod wait;
 pub use address::Address;
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncChannel, AsyncReceiving, AsyncSending};
+#[cfg(feature = "broker")]
+pub use broker::{Broker, BrokerClient, BrokerEvent, BrokerStats, Departure, Fresh, HAND_OVERS_MOST};
 pub use calls::{Calls, Event};
 pub use channel::{Channel, Closer, Sent, Unattached};
 pub use credentials::{Credentials, PeerRule};

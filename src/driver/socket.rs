@@ -115,7 +115,12 @@ pub(super) fn refuse_descriptors(socket: BorrowedFd<'_>) {
 
 /// Two connected sockets of the wire's type.
 pub(super) fn pair<P: Profile>() -> Result<(OwnedFd, OwnedFd), Error> {
-    let (ours, theirs) = socketpair(AddressFamily::Unix, socket_type::<P>(), None, SockFlag::SOCK_CLOEXEC)
+    pair_of(socket_type::<P>())
+}
+
+/// Two connected sockets of a type.
+pub(super) fn pair_of(kind: SockType) -> Result<(OwnedFd, OwnedFd), Error> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
         .map_err(|errno| Error::io("socketpair", errno))?;
     let raised = |socket| sys::raised(socket).map_err(|errno| Error::io("fcntl", errno));
     Ok((raised(ours)?, raised(theirs)?))

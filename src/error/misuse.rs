@@ -239,4 +239,20 @@ pub enum Misuse {
         /// The call's id; 0 where the wire has none.
         correlation: u32,
     },
+    /// A name of no characters, or of more than there may be.
+    #[error("a name of {bytes} bytes, it may have 1 to {limit}")]
+    WordLength {
+        /// Bytes of the name.
+        bytes: u64,
+        /// The most allowed.
+        limit: u64,
+    },
+    /// A name with a character that is not printable ASCII, or a space.
+    #[error("byte {index} of the name is {byte:#04x}, no printable ASCII character")]
+    WordByte {
+        /// Its place.
+        index: u64,
+        /// The byte.
+        byte: u8,
+    },
 }

@@ -40,6 +40,7 @@ pub(crate) fn numbers(violation: &Violation) -> Vec<(&'static str, Value)> {
         ReplyUnknown { correlation } => pairs!(correlation),
         ReplyCommand { expected, received } => pairs!(expected, received),
         ReplyDescriptors { allowed, received } => pairs!(allowed, received),
+        BrokerMessage { field, value } => pairs!(field, value),
         WireRule { expected, received, .. } => pairs!(expected, received),
         // EmptyMessage and CallOverlap have none; rules to come are told by their text until they stand here.
         _ => Vec::new(),

@@ -1,0 +1,102 @@
+//! A map whose growth may fail without harm.
+
+use alloc::vec::Vec;
+
+/// Pairs in the order of their keys, in one piece of memory. What a stranger makes grow must be
+/// able to say "no memory" (P4), and the maps of `alloc` cannot.
+#[derive(Debug)]
+pub(super) struct Sorted<K, V> {
+    pairs: Vec<(K, V)>,
+}
+
+/// There is no memory for one more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoMemory;
+
+impl<K: Ord, V> Sorted<K, V> {
+    pub(super) const fn new() -> Self {
+        Self { pairs: Vec::new() }
+    }
+
+    fn find(&self, key: &K) -> Result<usize, usize> {
+        self.pairs.binary_search_by(|(known, _)| known.cmp(key))
+    }
+
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        let index = self.find(key).ok()?;
+        self.pairs.get(index).map(|(_, value)| value)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let index = self.find(key).ok()?;
+        self.pairs.get_mut(index).map(|(_, value)| value)
+    }
+
+    /// Puts `value` in, in place of what was there under that key.
+    pub(super) fn insert(&mut self, key: K, value: V) -> Result<(), NoMemory> {
+        match self.find(&key) {
+            Ok(index) => {
+                if let Some(place) = self.pairs.get_mut(index) {
+                    place.1 = value;
+                }
+            }
+            Err(index) => {
+                self.pairs.try_reserve(1).map_err(|_| NoMemory)?;
+                self.pairs.insert(index, (key, value));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+        let index = self.find(key).ok()?;
+        let (_, value) = self.pairs.remove(index);
+        self.shrink();
+        Some(value)
+    }
+
+    /// Keeps those of which `keep` says so.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
+        self.pairs.retain(|(key, value)| keep(key, value));
+        self.shrink();
+    }
+
+    /// After a crowd has left, its room goes too.
+    fn shrink(&mut self) {
+        if self.pairs.len().saturating_mul(4) < self.pairs.capacity() {
+            self.pairs.shrink_to(self.pairs.len().saturating_mul(2));
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.pairs.iter().map(|(key, value)| (key, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_pairs_by_their_keys_and_gives_memory_back() {
+        let mut map = Sorted::new();
+        for key in [5, 1, 9, 3, 7] {
+            map.insert(key, key * 10).unwrap();
+        }
+        map.insert(9, 0).unwrap();
+        assert_eq!(map.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [1, 3, 5, 7, 9]);
+        assert_eq!((map.get(&9), map.get(&2), map.len()), (Some(&0), None, 5));
+        *map.get_mut(&1).unwrap() = 11;
+        assert_eq!((map.remove(&1), map.remove(&1)), (Some(11), None));
+        for key in 10..1000 {
+            map.insert(key, 0).unwrap();
+        }
+        map.retain(|key, _| *key < 10);
+        assert_eq!(map.len(), 4);
+        assert!(map.pairs.capacity() < 100, "{}", map.pairs.capacity());
+    }
+}

@@ -1,0 +1,262 @@
+//! The other side of a broker: services and clients.
+
+mod answers;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::broker::{ANSWER_MOST, Answer, Ask, Audience, Name, Peer, Refusal, Registration, Request, Wire};
+use crate::driver::address::Address;
+use crate::driver::channel::Channel;
+use crate::driver::credentials::{Credentials, PeerRule};
+use crate::driver::deadline::Deadline;
+use crate::driver::error::{Error, SendError};
+use crate::limits::Limits;
+use crate::profile::{Packet, Profile};
+
+/// Hand-overs that a [`BrokerClient`] keeps while it waits for something else; what comes beyond is
+/// closed and counted, and its client reads the end.
+pub const HAND_OVERS_MOST: usize = 32;
+
+/// One end of a channel made for two.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Fresh<P: Profile> {
+    /// The channel. On it SO_PEERCRED names the broker, which made the pair.
+    pub channel: Channel<P>,
+    /// The name that was asked for.
+    pub name: Name,
+    /// Who has the other end, as the broker saw it connect: as true as the broker is.
+    pub peer: Credentials,
+    /// How many descriptors the other end accepts in one message, as it said itself.
+    pub peer_accepts: u8,
+}
+
+/// A connection to a [`Broker`](crate::Broker), to serve names, to ask for names, or both.
+///
+/// For one thread; its calls wait for the broker's answer, and keep what is handed over meanwhile.
+/// Dropping it withdraws its names; channels that were handed out live on.
+pub struct BrokerClient {
+    channel: Channel<Packet>,
+    next: u32,
+    /// Requests that were sent and are not answered yet, in order.
+    pending: VecDeque<Pending>,
+    /// What this connection serves.
+    names: Vec<(Name, Wire)>,
+    handed: VecDeque<Handed>,
+    late: u64,
+    missed: u64,
+    turned_away: Option<Refusal>,
+}
+
+struct Pending {
+    correlation: u32,
+    request: Request,
+}
+
+/// An end for a service that nobody took yet.
+struct Handed {
+    name: Name,
+    wire: Wire,
+    peer: Peer,
+    end: OwnedFd,
+}
+
+impl BrokerClient {
+    /// Connects to a broker, waiting for ever while its queue of connections is full.
+    ///
+    /// # Errors
+    /// As [`Channel::connect_with`].
+    pub fn connect(address: impl Into<Address>) -> Result<Self, Error> {
+        Self::connect_with(address, &PeerRule::new(), Deadline::NEVER)
+    }
+
+    /// Connects to a broker that `rule` lets pass: it hears every name, and what it says of the
+    /// peer of a channel is believed.
+    ///
+    /// # Errors
+    /// As [`Channel::connect_with`].
+    pub fn connect_with(
+        address: impl Into<Address>,
+        rule: &PeerRule,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
+        Channel::connect_with(address, Self::LIMITS, rule, deadline).map(Self::over)
+    }
+
+    /// Over a connection to a broker that somebody else made.
+    ///
+    /// # Errors
+    /// As [`Channel::from_fd`].
+    pub fn from_fd(socket: OwnedFd) -> Result<Self, Error> {
+        Channel::from_fd(socket, Self::LIMITS).map(Self::over)
+    }
+
+    /// What it accepts of a broker.
+    const LIMITS: Limits = Limits::new().payload(ANSWER_MOST).descriptors(1);
+
+    const fn over(channel: Channel<Packet>) -> Self {
+        Self {
+            channel,
+            next: 0,
+            pending: VecDeque::new(),
+            names: Vec::new(),
+            handed: VecDeque::new(),
+            late: 0,
+            missed: 0,
+            turned_away: None,
+        }
+    }
+
+    /// Serves a name with channels of the wire `P`, on which this side accepts what `limits` say;
+    /// `audience` says who may ask. [`accept_by`](Self::accept_by) yields the channels.
+    ///
+    /// # Errors
+    /// [`Error::BrokerRefused`] with [`Refusal::NameTaken`], [`Refusal::NotPermitted`],
+    /// [`Refusal::Quota`], [`Refusal::Full`] or [`Refusal::Exhausted`]; [`Misuse`](crate::Misuse)
+    /// about the name; as [`ask`](Self::ask). After [`Error::TimedOut`] the name may still become
+    /// this connection's.
+    pub fn register<P: Profile>(
+        &mut self,
+        name: &str,
+        limits: Limits,
+        audience: Audience,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        limits.check()?;
+        let (name, wire, accepts) = (Name::new(name)?, Wire::of::<P>()?, limits.descriptors);
+        let request = Request::Register(Registration { name, wire, accepts, audience });
+        self.request(request, deadline).map(drop)
+    }
+
+    /// Serves a name no longer. Hand-overs that came before stay to be accepted.
+    ///
+    /// # Errors
+    /// [`Error::BrokerRefused`] with [`Refusal::NameUnknown`], where this connection does not serve
+    /// it; as [`ask`](Self::ask).
+    pub fn withdraw(&mut self, name: &str, deadline: Deadline) -> Result<(), Error> {
+        self.request(Request::Withdraw(Name::new(name)?), deadline).map(drop)
+    }
+
+    /// Asks for a channel of the wire `P` to whoever serves a name, with these limits of its own.
+    ///
+    /// # Errors
+    /// [`Error::BrokerRefused`] with any [`Refusal`]: the connection goes on, unless the broker
+    /// turned it away; [`Misuse`](crate::Misuse) about the name; [`Error::TimedOut`], where what the
+    /// broker answers later is closed and counted as [`late`](Self::late);
+    /// [`Error::Violation`], when the broker breaks a rule; [`Error::Closed`] and
+    /// [`Error::PeerGone`], when it is gone; [`Error::Io`].
+    pub fn ask<P: Profile>(
+        &mut self,
+        name: &str,
+        limits: Limits,
+        deadline: Deadline,
+    ) -> Result<Fresh<P>, Error> {
+        limits.check()?;
+        let (name, wire, accepts) = (Name::new(name)?, Wire::of::<P>()?, limits.descriptors);
+        match self.request(Request::Ask(Ask { name, wire, accepts }), deadline)? {
+            (Answer::Granted(peer), Some(end)) => fresh(name, peer, end, limits),
+            // An answer is of its request's kind, or was refused as a violation.
+            _ => Err(Error::Closed),
+        }
+    }
+
+    /// Waits for the next client of a name that was registered with the wire `P`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; [`Error::BrokerRefused`], where the broker turned this connection away;
+    /// [`Error::Violation`], [`Error::Closed`]; as [`Channel::from_fd`].
+    pub fn accept_by<P: Profile>(&mut self, limits: Limits, deadline: Deadline) -> Result<Fresh<P>, Error> {
+        limits.check()?;
+        let wire = Wire::of::<P>()?;
+        loop {
+            if let Some(handed) = self.take_handed(&wire) {
+                return fresh(handed.name, handed.peer, handed.end, limits);
+            }
+            self.hear(deadline)?;
+        }
+    }
+
+    /// The next client if one was handed over. For event loops: the broker's socket is readable
+    /// then; call until there is none.
+    ///
+    /// # Errors
+    /// As [`accept_by`](Self::accept_by), without [`Error::TimedOut`].
+    pub fn try_accept<P: Profile>(&mut self, limits: Limits) -> Result<Option<Fresh<P>>, Error> {
+        match self.accept_by(limits, Deadline::at(std::time::Instant::now())) {
+            Ok(fresh) => Ok(Some(fresh)),
+            Err(Error::TimedOut) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Answers that came after their asker had given up; the ends among them were closed.
+    pub const fn late(&self) -> u64 {
+        self.late
+    }
+
+    /// Hand-overs that were closed because [`HAND_OVERS_MOST`] waited to be accepted.
+    pub const fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    fn take_handed(&mut self, wire: &Wire) -> Option<Handed> {
+        let index = self.handed.iter().position(|handed| handed.wire == *wire)?;
+        self.handed.remove(index)
+    }
+
+    /// Sends a request and waits for its answer.
+    fn request(&mut self, request: Request, deadline: Deadline) -> Result<(Answer, Option<OwnedFd>), Error> {
+        let correlation = self.next.wrapping_add(1).max(1);
+        self.next = correlation;
+        match self.channel.send_by(request.message(correlation, true), deadline) {
+            Ok(_) => self.pending.push_back(Pending { correlation, request }),
+            Err(SendError { error, .. }) => return Err(self.why_gone(error, deadline)),
+        }
+        loop {
+            if let Some((of, answer, end)) = self.hear(deadline)? {
+                match answer {
+                    _ if of != correlation => self.late = self.late.saturating_add(1),
+                    Answer::Refused(refusal) => return Err(Error::BrokerRefused(refusal)),
+                    answer => return Ok((answer, end)),
+                }
+            }
+        }
+    }
+
+    /// A broker that closed may have said why before.
+    fn why_gone(&mut self, error: Error, deadline: Deadline) -> Error {
+        if !matches!(error, Error::PeerGone { .. }) {
+            return error;
+        }
+        loop {
+            match self.hear(deadline) {
+                Ok(_) => {}
+                Err(said @ Error::BrokerRefused(_)) => return said,
+                Err(_) => return error,
+            }
+        }
+    }
+}
+
+fn fresh<P: Profile>(name: Name, peer: Peer, end: OwnedFd, limits: Limits) -> Result<Fresh<P>, Error> {
+    let channel = Channel::from_fd(end, limits)?;
+    Ok(Fresh { channel, name, peer: peer.credentials.into(), peer_accepts: peer.accepts })
+}
+
+impl AsFd for BrokerClient {
+    /// For poll(2) and the like. Reading or writing it directly breaks the conversation.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+impl fmt::Debug for BrokerClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerClient")
+            .field("channel", &self.channel)
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
