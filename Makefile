@@ -66,11 +66,12 @@ check: ## formats, lints, docs, the core for wasm, import direction, rules, publ
 	  cargo clippy --locked --all-targets --manifest-path loom-tests/Cargo.toml -- -D warnings
 	cargo clippy --locked --all-targets --features $(FEATURES) -- -D warnings
 	cargo clippy --locked --no-default-features --lib -- -D warnings
+	cargo clippy --locked --no-default-features --features broker --lib -- -D warnings
 	for package in $(filter-out Cargo.toml,$(PACKAGES)); do \
 	  cargo clippy --locked --all-targets --manifest-path $$package -- -D warnings; done
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features arbitrary,tokio
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features arbitrary,broker,tokio
 	cargo build --locked --no-default-features
-	@if $(call has_target,$(WASM)); then cargo build --locked --no-default-features --target $(WASM); \
+	@if $(call has_target,$(WASM)); then cargo build --locked --no-default-features --features broker --target $(WASM); \
 	  else $(call skipped,the core for $(WASM) (rustup target add $(WASM))); fi
 	.ci/imports
 	.ci/protocol
@@ -88,7 +89,7 @@ states: ## draw docs/states.svg from the table
 
 msrv: ## build with the oldest Rust that is promised
 	@if rustup toolchain list 2>/dev/null | grep -q '^$(MSRV)'; then \
-	  cargo +$(MSRV) check --locked --lib --features tokio && cargo +$(MSRV) check --locked --lib --no-default-features; \
+	  cargo +$(MSRV) check --locked --lib --features broker,tokio && cargo +$(MSRV) check --locked --lib --no-default-features; \
 	  else $(call skipped,Rust $(MSRV) is not installed (rustup toolchain install $(MSRV) --profile minimal)); fi
 
 test-i686: ## the root package's tests as 32-bit programs
@@ -115,7 +116,7 @@ nopanic: ## prove at link time that the decoders cannot panic, and that the proo
 	@echo "control decoder and header decoders: cannot panic, proved at link time; a planted panic was found"
 
 doc: ## the API's documentation
-	cargo doc --locked --no-deps --features arbitrary,tokio
+	cargo doc --locked --no-deps --features arbitrary,broker,tokio
 
 mutants: ## how many planted changes the tests notice (hours)
 	@if command -v cargo-mutants >/dev/null; then \

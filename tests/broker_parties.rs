@@ -63,6 +63,9 @@ fn br_5_a_request_with_a_descriptor() {
         assert!(left.contains(&Departure::Failed(Error::Violation(violation))), "{left:?}");
     }
     assert_eq!(frank.receive_by(soon()).unwrap_err(), Error::Closed);
+    // Its frame was sound (PK-14): what no frame claims is found behind it.
+    let answer = decode(&sly.receive_by(soon()).unwrap());
+    assert_eq!(answer, Answer::Refused(Refusal::NameUnknown));
     assert_eq!(sly.receive_by(soon()).unwrap_err(), Error::Closed);
     drop((broker, frank, sly));
     ledger.close();

@@ -5,6 +5,10 @@
 use std::fs;
 use std::path::Path;
 
+use fdpost::broker::{
+    ASK, Answer, Ask, Audience, Name, Peer, REGISTER, Refusal, Registration, Request, Wire,
+};
+use fdpost::profile::Packet;
 use fdpost::wire::control::{Credentials, encode_credentials, encode_rights};
 use fdpost_proptests::control::LAYOUTS;
 use fdpost_proptests::script::{Script, Spec, Step};
@@ -20,6 +24,7 @@ fn main() {
     transcript(&corpus.join("transcript"), &corpus.join("receiver"));
     control(&corpus.join("control"));
     sender(&corpus.join("sender"));
+    broker(&corpus.join("broker"));
     let vectors = fs::read_to_string(root.join("tests/vectors/send_fd.json")).expect("the vectors");
     send_fd(&corpus.join("send_fd"), &serde_json::from_str(&vectors).expect("the vectors are JSON"));
 }
@@ -132,6 +137,34 @@ fn sender(directory: &Path) {
                 [&[wire][..], &push(255), &push(255), &take(0), &[224, fail], &push(255), &[255]].concat();
             write(directory, &format!("{name}-fail-{fail:02}-late"), &late);
         }
+    }
+}
+
+/// Each request and each answer, as messages.
+fn broker(directory: &Path) {
+    let name = Name::new("camera/0").expect("a name");
+    let wire = Wire::of::<Packet>().expect("a wire");
+    let audiences = [Audience::SameUser, Audience::User(1000), Audience::Group(7), Audience::Anyone];
+    let registrations = audiences.map(|audience| Registration { name, wire, accepts: 3, audience });
+    let mut requests = registrations.map(Request::Register).to_vec();
+    requests.extend([Request::Withdraw(name), Request::Ask(Ask { name, wire, accepts: 0 })]);
+    let peer = Peer { credentials: Credentials { pid: 1, uid: 1000, gid: 7 }, accepts: 3 };
+    let mut answers = vec![Answer::Done, Answer::Granted(peer), Answer::HandOver(name, peer)];
+    answers.extend([Refusal::NameTaken, Refusal::WireMismatch(wire)].map(Answer::Refused));
+    answers.extend([Refusal::Quota, Refusal::Full, Refusal::Exhausted].map(Answer::TurnedAway));
+    let requests = requests.iter().map(|request| request.message::<()>(9, true));
+    let kind = |answer: &Answer| if matches!(answer, Answer::Done) { REGISTER } else { ASK };
+    let answers = answers.iter().map(|answer| answer.message::<()>(kind(answer), 9));
+    for (number, message) in requests.chain(answers).enumerate() {
+        let head = message.head();
+        let fields = [head.kind, head.flags, head.correlation, head.reply_descriptors.into()];
+        let head: Vec<u8> = fields.into_iter().map(|field| field as u8).collect();
+        write(directory, &format!("message-{number:02}"), &[&head, message.payload()].concat());
+    }
+    // The oracle reads any bytes as a script too: a few that grow, where the generator finds its way.
+    for length in [40, 80, 160, 320, 640, 1280_u32] {
+        let bytes: Vec<u8> = (0..length).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        write(directory, &format!("script-{length:04}"), &bytes);
     }
 }
 

@@ -4,6 +4,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::broker;
 use crate::control;
 use crate::log::Wire;
 use crate::peer::SLOWLY;
@@ -114,4 +115,42 @@ pub fn controls() -> impl Strategy<Value = control::Plan> {
     ];
     (any::<u8>(), vec(message, 0..6), any::<bool>(), proptest::option::of(damage))
         .prop_map(|(layout, messages, unpadded, damage)| control::Plan { layout, messages, unpadded, damage })
+}
+
+/// What happens to a broker: mostly sound requests of a few parties, and sends that mostly arrive.
+pub fn brokered() -> impl Strategy<Value = broker::Script> {
+    use broker::{Spec, Step};
+    let damage = prop_oneof![12 => Just([255_u8, 0]), 1 => (0..23_u8, any::<u8>()).prop_map(|(a, b)| [a, b])];
+    let kind = prop_oneof![1 => Just(1_u8), 3 => Just(0), 8 => Just(2)];
+    let audience = prop_oneof![2 => Just(3_u8), 1 => 0..3_u8];
+    let about = (kind, (any::<u8>(), audience, any::<u8>()));
+    let wire = prop_oneof![6 => Just(0_u8), 1 => 0..4_u8];
+    let name = prop_oneof![2 => Just(1_u8), 1 => 0..4_u8];
+    let spec = (about, wire, name, prop::bool::weighted(0.9), damage);
+    let spec = spec.prop_map(|((kind, (accepts, audience, id)), wire, name, takes_ends, damage)| Spec {
+        kind,
+        accepts,
+        audience,
+        id,
+        wire,
+        name,
+        takes_ends,
+        damage,
+    });
+    let raw = (any::<u8>(), any::<[u8; 4]>(), vec(any::<u8>(), 0..30));
+    let step = prop_oneof![
+        8 => (any::<u8>(), any::<u8>()).prop_map(|(uid, gid)| Step::Connect { uid, gid }),
+        30 => (any::<u8>(), spec).prop_map(|(party, spec)| Step::Say(party, spec)),
+        1 => raw.prop_map(|(party, head, payload)| Step::Raw(party, head, payload)),
+        2 => any::<u8>().prop_map(Step::Gone),
+        1 => any::<u8>().prop_map(Step::Full),
+        1 => any::<u8>().prop_map(Step::Room),
+        1 => any::<u8>().prop_map(Step::Wait),
+        1 => any::<u8>().prop_map(Step::Forbid),
+    ];
+    let fates = vec(prop_oneof![8 => Just(255_u8), 1 => 0..40_u8], 0..12);
+    (any::<[u8; 4]>(), fates, vec(step, 0..60)).prop_map(|(quotas, fates, steps)| {
+        let first = (0..3).map(|uid| Step::Connect { uid, gid: 0 });
+        broker::Script { quotas, fates, steps: first.chain(steps).collect() }
+    })
 }

@@ -1,6 +1,6 @@
 //! What the fuzz targets start from and what they ever found, replayed by an ordinary test.
 
-use fdpost_proptests::{control, oracle, send_fd, sender, transcript};
+use fdpost_proptests::{broker, control, oracle, send_fd, sender, transcript};
 use std::fs;
 use std::path::Path;
 
@@ -39,4 +39,9 @@ fn sender_corpus() {
 #[test] // P4, P8
 fn transcript_corpus() {
     replay("transcript", 20, transcript::check_bytes);
+}
+
+#[test] // P1, P2, P4, P8
+fn broker_corpus() {
+    replay("broker", 20, broker::check_bytes);
 }

@@ -2,8 +2,8 @@
 
 use fdpost_proptests::log::Wire;
 use fdpost_proptests::script::Script;
-use fdpost_proptests::strategy::{controls, plans, scripts};
-use fdpost_proptests::{control, oracle, send_fd, sender};
+use fdpost_proptests::strategy::{brokered, controls, plans, scripts};
+use fdpost_proptests::{broker, control, oracle, send_fd, sender};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -79,6 +79,16 @@ proptest! {
         limit in prop_oneof![0..40_usize, Just(usize::MAX)],
     ) {
         send_fd::check(&bytes, limit);
+    }
+
+    #[test] // P1, P2, P4, P8
+    fn a_broker_does_as_the_model_says(script in brokered()) {
+        broker::check(&script);
+    }
+
+    #[test] // P1, P8
+    fn any_bytes_are_said_to_a_broker(bytes in vec(prop_oneof![0..8_u8, any::<u8>()], 0..120)) {
+        broker::check_bytes(&bytes);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use fdpost_proptests::log::Wire;
-use fdpost_proptests::oracle;
-use fdpost_proptests::strategy::scripts;
+use fdpost_proptests::strategy::{brokered, scripts};
+use fdpost_proptests::{broker, oracle};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
@@ -50,4 +50,14 @@ fn every_rule_of_stream_is_broken() {
 #[test] // CO-3
 fn every_rule_of_vhost_user_is_broken() {
     reach(Wire::VhostUser, &["payload-missing"]);
+}
+
+#[test] // BR-7: a broker that grants nothing would keep every rule.
+fn brokers_grant_channels() {
+    let mut runner = TestRunner::deterministic();
+    let strategy = brokered();
+    let granted: usize =
+        (0..500).map(|_| broker::check(&strategy.new_tree(&mut runner).unwrap().current())).sum();
+    println!("{granted} granted");
+    assert!(granted > 500, "{granted} granted in 500 scripts");
 }
