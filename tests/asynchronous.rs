@@ -18,7 +18,7 @@ use fdpost::{
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use runtime::{ends, in_time, on_both, poll_once, runtimes};
-use support::{Ledger, files, identity, raw_send, soon, try_raw_send};
+use support::{Ledger, files, identity, raw_send, soon, try_raw_send, unguarded_pair};
 
 // No honest message here is late, however slow the machine.
 const LIMITS: Limits = Limits::new().descriptors(2).assembly_timeout(Duration::from_secs(600));
@@ -330,7 +330,7 @@ fn stream_a_dead_peer() {
 fn a_violation_is_final() {
     let ledger = Ledger::open();
     on_both(async || {
-        let (ours, theirs) = Channel::<Libcamera>::pair(Limits::new()).unwrap();
+        let (ours, theirs) = unguarded_pair::<Libcamera>(Limits::new());
         let mut ours = AsyncChannel::new(ours).unwrap();
         let reaped = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&reaped);

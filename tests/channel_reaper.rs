@@ -14,12 +14,18 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
-use support::{Ledger, files, identity, libcamera_header, packet_header, raw_send};
+use support::{Ledger, files, identity, libcamera_header, packet_header, raw_send, unguarded_pair};
 
 fn reaped<P: Profile>(ours: &mut Channel<P>) -> Receiver<OwnedFd> {
     let (grave, refused) = channel();
     ours.set_reaper(move |descriptor| grave.send(descriptor).unwrap());
     refused
+}
+
+/// Both may be sent descriptors whatever they accept.
+fn unguarded_ends<P: Profile>(limits: Limits) -> (Channel<P>, Channel<P>) {
+    let (ours, theirs) = unguarded_pair::<P>(limits);
+    (ours, Channel::from_fd(theirs, limits).unwrap())
 }
 
 /// Header and payload datagram or packet, with `sent` descriptors where `declared` are said.
@@ -47,7 +53,7 @@ fn each_once<P: Wire>(limit: u8, declared: u8, sent: usize) {
     let case = format!("{}: limit {limit}, {declared} declared, {sent} sent", P::NAME);
     for with_reaper in [true, false] {
         let ledger = Ledger::open();
-        let (mut ours, theirs) = ends::<P>(Limits::new().descriptors(limit));
+        let (mut ours, theirs) = unguarded_ends::<P>(Limits::new().descriptors(limit));
         let refused = with_reaper.then(|| reaped(&mut ours));
         let socket = twin(&theirs);
         let given = files(sent);
@@ -115,7 +121,7 @@ fn delivered_descriptors_do_not_go_to_the_reaper() {
 /// when a peer sends too many.
 fn beside_a_pidfd<P: Wire>() {
     let ledger = Ledger::open();
-    let (ours, theirs) = Channel::<P>::pair(Limits::new()).unwrap();
+    let (ours, theirs) = unguarded_pair::<P>(Limits::new());
     let (end, socket) = (twin(&ours), theirs);
     drop(ours);
     if set_option(&end, 76, 1).is_err() {
@@ -164,7 +170,7 @@ fn lingering(seconds: i32) -> (OwnedFd, TcpStream) {
 
 fn blocking_close<P: Wire>(with_reaper: bool) -> Duration {
     let ledger = Ledger::open();
-    let (mut ours, theirs) = ends::<P>(Limits::new());
+    let (mut ours, theirs) = unguarded_ends::<P>(Limits::new());
     let refused = with_reaper.then(|| reaped(&mut ours));
     let socket = twin(&theirs);
     let (slow, reader) = lingering(if with_reaper { 5 } else { 1 });

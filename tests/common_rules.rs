@@ -17,7 +17,7 @@ use fdpost::{Channel, Error, Fault, Libcamera, Limits, Message, Packet, Stream, 
 use nix::sys::socket::{setsockopt, sockopt};
 use support::{
     Ledger, assert_final, assert_refused, assert_unread, files, libcamera_header, packet_header, raw_send,
-    soon,
+    soon, unguarded_pair,
 };
 use wires::VhostUser;
 
@@ -188,7 +188,7 @@ fn assert_spoilt<P: Profile>(
     expected: Violation,
 ) {
     let ledger = Ledger::open();
-    let (mut channel, peer) = Channel::<P>::pair(limits).unwrap();
+    let (mut channel, peer) = unguarded_pair::<P>(limits);
     match spoiler {
         Spoiler::Timestamps => setsockopt(&channel, sockopt::ReceiveTimestamp, &true).unwrap(),
         Spoiler::Credentials => setsockopt(&channel, sockopt::PassCred, &true).unwrap(),

@@ -15,7 +15,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use nix::unistd::{close, dup2_stderr, dup2_stdin, dup2_stdout};
 use support::{
     Ledger, assert_child, assert_refused, child, child_value, files, identity, libcamera_header as header,
-    packet_header, raw_send, soon, try_raw_send,
+    packet_header, raw_send, soon, try_raw_send, unguarded_pair,
 };
 
 const LIMITS: Limits = Limits::new().payload(100).descriptors(4);
@@ -25,7 +25,7 @@ fn frame(payload: &[u8], descriptors: u8) -> Vec<u8> {
 }
 
 fn both<P: Profile>(limits: Limits) -> [Channel<P>; 2] {
-    let (ours, theirs) = Channel::<P>::pair(limits).unwrap();
+    let (ours, theirs) = unguarded_pair::<P>(limits);
     [ours, Channel::from_fd(theirs, limits).unwrap()]
 }
 

@@ -5,13 +5,15 @@ mod support;
 
 use fdpost::profile::Profile;
 use fdpost::{Channel, Libcamera, Limits, Message, Packet, Violation};
-use support::{Ledger, assert_refused, files, libcamera_header, packet_header, raw_send, soon};
+use support::{
+    Ledger, assert_refused, files, libcamera_header, packet_header, raw_send, soon, unguarded_pair,
+};
 
 /// Bytes of a page.
 const PAGE: usize = 4096;
 
 fn both<P: Profile>(limits: Limits) -> [Channel<P>; 2] {
-    let (ours, theirs) = Channel::<P>::pair(limits).unwrap();
+    let (ours, theirs) = unguarded_pair::<P>(limits);
     [ours, Channel::from_fd(theirs, limits).unwrap()]
 }
 
@@ -58,7 +60,7 @@ fn each_limit_at_one_less_and_exactly() {
         for payload in [1, 2, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 65_536, 150_000] {
             for descriptors in [0_u8, 1, 2, 16, 17, 253] {
                 let limits = Limits::new().payload(payload as u32).descriptors(descriptors);
-                let (mut channel, peer) = Channel::<P>::pair(limits).unwrap();
+                let (mut channel, peer) = unguarded_pair::<P>(limits);
                 for (bytes, fds) in [(payload, descriptors), (payload - 1, descriptors.saturating_sub(1))] {
                     if P::NAME == "libcamera" && bytes == 0 && fds == 0 {
                         continue;
@@ -155,7 +157,7 @@ fn two_packets_worth_of_frames_with_the_last_one_byte_over() {
     };
     // Each packet on its own is fine.
     let ledger = Ledger::open();
-    let (mut channel, peer) = Channel::<Packet>::pair(Limits::new()).unwrap();
+    let (mut channel, peer) = unguarded_pair::<Packet>(Limits::new());
     let packet = frame(1000).repeat(64);
     for _ in 0..2 {
         raw_send(&peer, &packet, &[]);

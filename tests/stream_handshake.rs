@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fdpost::{Channel, Error, Limits, Message, Stream, Violation};
 use nix::sys::socket::{MsgFlags, recv};
-use support::{Ledger, assert_final, files, raw_send, soon};
+use support::{Ledger, assert_final, files, raw_send, soon, unguarded_pair};
 
 const LIMITS: Limits = Limits::new().descriptors(1);
 
@@ -30,7 +30,7 @@ fn put(peer: &OwnedFd, bytes: &[u8], descriptors: usize) {
 fn assert_refused(limits: Limits, bytes: u64, peer: impl Fn(u8, &OwnedFd)) {
     for (expected, side) in SIDES {
         let ledger = Ledger::open();
-        let (mut channel, theirs) = Channel::<Stream>::pair(limits).unwrap();
+        let (mut channel, theirs) = unguarded_pair::<Stream>(limits);
         peer(expected, &theirs);
         let violation = Violation::Handshake { expected, bytes };
         assert_eq!(side(&mut channel), Err(Error::Violation(violation)), "{expected:#x}");

@@ -127,6 +127,9 @@ impl<P: Profile> Channel<P> {
     /// [`Error::Io`] of socketpair(2), and as [`from_fd`](Self::from_fd).
     pub fn pair(limits: Limits) -> Result<(Self, OwnedFd), Error> {
         let (ours, theirs) = socket::pair::<P>()?;
+        if limits.descriptors == 0 {
+            socket::refuse_descriptors(ours.as_fd());
+        }
         Ok((Self::from_fd(ours, limits)?, theirs))
     }
 

@@ -115,12 +115,15 @@ impl Error {
         Self::Io { call, errno: error.raw_os_error().unwrap_or(0) }
     }
 
-    /// What an errno of sendmsg(2) amounts to, where nothing is kept to be sent again.
-    pub(super) const fn of_send(errno: nix::Error) -> Self {
+    /// What an errno of sendmsg(2) amounts to for a message of so many descriptors, where nothing is
+    /// kept to be sent again.
+    pub(super) const fn of_send(errno: nix::Error, descriptors: usize) -> Self {
         match classify(errno) {
             Failure::WouldBlock => Self::WouldBlock,
             Failure::Pressure => Self::Pressure { errno: errno as i32 },
             Failure::Gone => Self::PeerGone { errno: errno as i32 },
+            // Without descriptors: a datagram socket that its peer is not connected to.
+            Failure::Refused if matches!(errno, Errno::EPERM) && descriptors > 0 => Self::DescriptorsRefused,
             Failure::Refused => Self::io("sendmsg", errno),
         }
     }

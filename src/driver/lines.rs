@@ -187,12 +187,18 @@ impl<P: Profile> Sink<P, OwnedFd> for Line<'_, P> {
         match sender.failed(self.lines.epoch.elapsed(), classify(errno)) {
             Outcome::Again => Step::Took,
             Outcome::Wait | Outcome::BackOff => Step::Full,
-            Outcome::Returned(message) => Step::Refused(message, Error::io("sendmsg", errno)),
-            Outcome::Closed(messages) => match Error::of_send(errno) {
-                // It was this side that ended it.
-                Error::PeerGone { .. } if socket.was_shut() => Step::Over(messages, Error::Closed),
-                error => Step::Over(messages, error),
-            },
+            Outcome::Returned(message) => {
+                let error = Error::of_send(errno, message.descriptor_count());
+                Step::Refused(message, error)
+            }
+            Outcome::Closed(messages) => {
+                // The first is the one of which a part had left.
+                match Error::of_send(errno, messages.first().map_or(0, Owned::descriptor_count)) {
+                    // It was this side that ended it.
+                    Error::PeerGone { .. } if socket.was_shut() => Step::Over(messages, Error::Closed),
+                    error => Step::Over(messages, error),
+                }
+            }
         }
     }
 

@@ -3,15 +3,17 @@
 mod activated;
 mod bound;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::poll::PollFlags;
 use nix::sys::socket::{Backlog, listen};
 
@@ -55,7 +57,7 @@ impl Listening {
         self
     }
 
-    /// How many connections may wait to be accepted, at least 1; the kernel cuts it to
+    /// How many connections may wait to be accepted, from 1 to 4096; the kernel cuts it to
     /// net.core.somaxconn. Who comes when it is full waits in connect(2).
     pub const fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = backlog;
@@ -77,7 +79,7 @@ impl Listening {
             Err(Misuse::LimitOutOfRange { limit, value, least, most })
         };
         range("mode", self.mode, 0, 0o777)?;
-        range("backlog", self.backlog, 1, i32::MAX as u64)
+        range("backlog", self.backlog, 1, u64::from(libc::SOMAXCONN.unsigned_abs()))
     }
 }
 
@@ -111,8 +113,8 @@ pub struct Listener<P: Profile> {
     socket: Arc<Socket>,
     limits: Limits,
     rule: PeerRule,
-    /// Accepted, and no number above the standard ones was free for it.
-    parked: Mutex<Option<OwnedFd>>,
+    /// Accepted, and something was short before they could be handed out.
+    parked: Mutex<VecDeque<OwnedFd>>,
     refused: AtomicU64,
     wire: PhantomData<fn() -> P>,
 }
@@ -182,7 +184,7 @@ impl<P: Profile> Listener<P> {
             socket: Arc::new(Socket::new(socket)),
             limits,
             rule,
-            parked: Mutex::new(None),
+            parked: Mutex::new(VecDeque::new()),
             refused: AtomicU64::new(0),
             wire: PhantomData,
         }
@@ -191,7 +193,7 @@ impl<P: Profile> Listener<P> {
     /// Waits for the next connection, for ever if need be.
     ///
     /// # Errors
-    /// As [`accept_by`](Self::accept_by), without [`Error::TimedOut`] and [`Error::Pressure`].
+    /// As [`accept_by`](Self::accept_by), without [`Error::TimedOut`].
     pub fn accept(&self) -> Result<Channel<P>, Error> {
         self.accept_by(Deadline::NEVER)
     }
@@ -201,18 +203,19 @@ impl<P: Profile> Listener<P> {
     ///
     /// # Errors
     /// [`Error::PeerRefused`]: one came that the rule refused, and is closed; call again.
-    /// [`Error::TimedOut`]; [`Error::Pressure`] instead, where at the deadline something is still
-    /// lacking; [`Error::Closed`] after [`shutdown`](Self::shutdown); [`Error::Io`].
+    /// [`Error::TimedOut`]; [`Error::Pressure`], where at the deadline, or after a shutdown, something
+    /// is lacking for one that waits; [`Error::Closed`] after [`shutdown`](Self::shutdown), once none
+    /// waits; [`Error::Io`].
     pub fn accept_by(&self, deadline: Deadline) -> Result<Channel<P>, Error> {
         let mut hung_up = false;
         loop {
             let (events, until) = match self.try_accept() {
                 Ok(Some(channel)) => return Ok(channel),
-                // Shut down by who else holds it. Without this poll(2) would never wait again.
+                // Shut down, by who else holds it perhaps: poll(2) will never wait again.
                 Ok(None) if hung_up => return Err(Error::Closed),
                 Ok(None) if deadline.has_passed() => return Err(Error::TimedOut),
                 Ok(None) => (PollFlags::POLLIN, deadline),
-                Err(Error::Pressure { .. }) if !deadline.has_passed() => {
+                Err(Error::Pressure { .. }) if !hung_up && !deadline.has_passed() => {
                     (PollFlags::empty(), Deadline::after(PAUSE).min(deadline))
                 }
                 Err(error) => return Err(error),
@@ -227,7 +230,7 @@ impl<P: Profile> Listener<P> {
     /// # Errors
     /// As [`accept_by`](Self::accept_by), without [`Error::TimedOut`].
     pub fn try_accept(&self) -> Result<Option<Channel<P>>, Error> {
-        let parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let parked = self.parked().pop_front();
         let accepted = match parked {
             Some(socket) => Ok(socket),
             None => sys::accept(self.socket.as_fd()),
@@ -271,10 +274,12 @@ impl<P: Profile> Listener<P> {
 
     /// Keeps a connection for the next accept: closing it would lose it in silence.
     fn park(&self, socket: OwnedFd, errno: Errno) -> Error {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have parked one meanwhile: then there are two, and one must go.
-        drop(parked.replace(socket));
+        self.parked().push_front(socket);
         Error::Pressure { errno: errno as i32 }
+    }
+
+    fn parked(&self) -> MutexGuard<'_, VecDeque<OwnedFd>> {
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many connections the rule refused.

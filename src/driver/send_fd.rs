@@ -39,7 +39,7 @@ const ROOM: usize = 2;
 /// the kernel has taken it.
 ///
 /// # Errors
-/// [`Error::PeerGone`]; [`Error::Io`].
+/// [`Error::PeerGone`]; [`Error::DescriptorsRefused`]; [`Error::Io`].
 pub fn send_fd(socket: impl AsFd, descriptor: impl AsFd) -> Result<(), Error> {
     send(socket.as_fd(), &[], 0, &[Some(descriptor.as_fd())])
 }
@@ -330,7 +330,7 @@ fn send(
                     // Half a message is out: whatever came next would be misread.
                     socket::shut(socket);
                 }
-                return Err(Error::of_send(errno));
+                return Err(Error::of_send(errno, descriptors.len()));
             }
         }
     }

@@ -60,8 +60,8 @@ impl<P: Profile> Sending<P> {
     ///
     /// # Errors
     /// The message comes back: [`Error::Misuse`]; [`Error::TimedOut`], when there never was room;
-    /// [`Error::Io`], when the kernel refuses it (EPERM: the peer accepts no descriptors) while
-    /// this call is there. What the kernel refuses later is closed, counted as
+    /// [`Error::DescriptorsRefused`] and [`Error::Io`], when the kernel refuses it while this call is
+    /// there. What the kernel refuses later is closed, counted as
     /// [`lost`](Self::lost), and said by the next flush. [`Error::PeerGone`], [`Error::Closed`],
     /// a violation of the peer's, and any error once a part of a message left, are every
     /// sender's answer from then on.

@@ -2,14 +2,23 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::fs;
+use std::io::Read;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fdpost::Address;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-fn unique() -> String {
+/// A name that nobody has.
+pub fn unique() -> String {
     format!("fdpost-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
@@ -53,4 +62,73 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _gone = fs::remove_dir_all(&self.0);
     }
+}
+
+/// The lock's name beside a path that ends with `socket`.
+pub const LOCK: &str = ".socket.fdpost-lock";
+
+/// A socket's file that nobody serves: what a killed server leaves behind.
+pub fn stale(path: &Path, kind: SockType) {
+    let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+}
+
+/// Every descriptor that this process may open, under a soft RLIMIT_NOFILE of 256.
+pub fn take_all_descriptors() -> Vec<OwnedFd> {
+    limit_descriptors(256);
+    let mut hoard = Vec::new();
+    while let Ok(one) = memfd_create("hoard", MFdFlags::MFD_CLOEXEC) {
+        hoard.push(one);
+    }
+    hoard
+}
+
+/// Lowers the soft RLIMIT_NOFILE, for the rest of the process.
+pub fn limit_descriptors(most: u64) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, hard).unwrap();
+}
+
+/// Starts one test of this binary again in a process of its own, with `FDPOST_CHILD` set to `value`
+/// and pipes for standard input and output.
+pub fn start(test: &str, value: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env("FDPOST_CHILD", value)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The first line of a child's that is one of `words`.
+#[track_caller]
+pub fn says<'a>(child: &mut Child, words: &[&'a str]) -> &'a str {
+    let out = child.stdout.as_mut().unwrap();
+    let (mut line, mut byte) = (Vec::new(), [0]);
+    // Byte by byte: nothing of the next line may be lost in a buffer.
+    while out.read(&mut byte).unwrap() == 1 {
+        if byte != *b"\n" {
+            line.push(byte[0]);
+            continue;
+        }
+        let text = String::from_utf8_lossy(&line).into_owned();
+        // The test harness writes its own words before the first of a test's.
+        if let Some(word) = words.iter().find(|word| text.ends_with(*word)) {
+            return word;
+        }
+        line.clear();
+    }
+    panic!("the child ended without one of {words:?}");
+}
+
+/// A pidfd of a process (pidfd_open(2)).
+#[allow(unsafe_code, reason = "nix has no pidfd_open")]
+pub fn pidfd(process: u32) -> OwnedFd {
+    let process = libc::pid_t::try_from(process).unwrap();
+    // SAFETY: the call takes two numbers and returns a new descriptor.
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) };
+    let number = Errno::result(number).unwrap();
+    // SAFETY: it was just made, and nobody else knows of it.
+    unsafe { OwnedFd::from_raw_fd(number as i32) }
 }

@@ -57,8 +57,8 @@ impl<P: Profile> AsyncSending<P> {
     /// [`flush`](Self::flush).
     ///
     /// # Errors
-    /// The message comes back: [`Error::Misuse`]; [`Error::Io`], when the kernel refuses it (EPERM:
-    /// the peer accepts no descriptors). [`Error::PeerGone`], [`Error::Closed`], a violation of the
+    /// The message comes back: [`Error::Misuse`]; [`Error::DescriptorsRefused`], when the peer accepts
+    /// none; [`Error::Io`], when the kernel refuses it otherwise. [`Error::PeerGone`], [`Error::Closed`], a violation of the
     /// peer's, and any error once a part of a message left, are every sender's answer from then on.
     /// What is refused of a message whose `send` was cancelled is closed, counted as
     /// [`lost`](Self::lost), and said by the next flush.

@@ -116,7 +116,7 @@ impl<P: Profile> Channel<P> {
                 Outcome::Again => continue,
                 Outcome::Wait => Flush::Full,
                 Outcome::BackOff => Flush::Pressure(errno),
-                Outcome::Returned(_) | Outcome::Closed(_) => return Err(self.died(errno)),
+                Outcome::Returned(_) | Outcome::Closed(_) => return Err(self.died(errno, None)),
             };
             // Their descriptors are the kernel's now: they need not stay open while we wait.
             messages.drain(..std::mem::take(gone));

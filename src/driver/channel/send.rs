@@ -60,8 +60,8 @@ impl<P: Profile> Channel<P> {
     ///
     /// # Errors
     /// The message comes back with its descriptors: [`Error::Misuse`], when it is of a kind that
-    /// is never sent; [`Error::TimedOut`]; [`Error::Io`], when the kernel refuses it (EPERM: the
-    /// peer accepts no descriptors). [`Error::PeerGone`], [`Error::Closed`] after a shutdown of
+    /// is never sent; [`Error::TimedOut`]; [`Error::DescriptorsRefused`], when the peer accepts none;
+    /// [`Error::Io`], when the kernel refuses it for another reason. [`Error::PeerGone`], [`Error::Closed`] after a shutdown of
     /// ours, and any error once a part of a message
     /// left, close this direction: every later call says the same, and all that did not leave
     /// comes back.
@@ -211,7 +211,7 @@ impl<P: Profile> Channel<P> {
                 return misuse.into();
             }
         }
-        Error::io("sendmsg", errno)
+        Error::of_send(errno, message.descriptor_count())
     }
 
     /// Hands back what was stranded, if this direction is dead.
@@ -254,13 +254,13 @@ impl<P: Profile> Channel<P> {
                 let error = self.refusal(errno, &message);
                 Err(SendError::new(error, vec![message]))
             }
-            Outcome::Closed(messages) => Err(SendError::new(self.died(errno), messages)),
+            Outcome::Closed(messages) => Err(SendError::new(self.died(errno, messages.first()), messages)),
         }
     }
 
-    /// This direction is dead, and every later call says why.
-    pub(super) fn died(&mut self, errno: Errno) -> Error {
-        let error = match Error::of_send(errno) {
+    /// This direction is dead, and every later call says why. `begun`: of which a part had left.
+    pub(super) fn died(&mut self, errno: Errno, begun: Option<&Owned>) -> Error {
+        let error = match Error::of_send(errno, begun.map_or(0, Owned::descriptor_count)) {
             // It was this side that ended it.
             Error::PeerGone { .. } if self.was_shut_down() => Error::Closed,
             error => error,

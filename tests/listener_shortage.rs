@@ -1,0 +1,128 @@
+//! Accepting where descriptors are short.
+
+#[path = "support/driver.rs"]
+mod driver;
+#[path = "support/meeting.rs"]
+mod meeting;
+mod support;
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+use driver::{after, processor_time, soon};
+use fdpost::{Channel, Deadline, Error, Limits, Listener, Listening, Message, Packet, PeerRule};
+use meeting::{abstract_name, take_all_descriptors};
+use nix::errno::Errno;
+use support::{assert_child, child, child_value};
+
+const LIMITS: Limits = Limits::new();
+const NONE_LEFT: Error = Error::Pressure { errno: Errno::EMFILE as i32 };
+
+/// Runs `test` in a process of its own, whose limits it may ruin.
+fn alone(name: &str, test: impl FnOnce()) {
+    match child_value() {
+        Some(_) => test(),
+        None => assert_child(&child(name, "run")),
+    }
+}
+
+/// A client that has said a word and is still to be accepted.
+fn waiting(listening: Listening) -> (Listener<Packet>, Channel<Packet>) {
+    let address = abstract_name();
+    let listener = Listener::<Packet>::bind_with(&address, LIMITS, listening).unwrap();
+    let mut client = Channel::<Packet>::connect(&address, LIMITS).unwrap();
+    client.send(Message::new(b"hello")).unwrap();
+    (listener, client)
+}
+
+#[track_caller]
+fn serve(listener: &Listener<Packet>, client: &mut Channel<Packet>) {
+    let mut served = listener.accept_by(soon()).unwrap();
+    assert!(served.as_fd().as_raw_fd() > 2, "one of the standard descriptors was handed out");
+    assert_eq!(served.receive_by(soon()).unwrap().payload(), b"hello");
+    served.send(Message::new(b"well met")).unwrap();
+    assert_eq!(client.receive_by(soon()).unwrap().payload(), b"well met");
+}
+
+#[test] // P5
+fn accept_without_a_free_descriptor_pauses_and_recovers() {
+    alone("accept_without_a_free_descriptor_pauses_and_recovers", || {
+        let (listener, mut client) = waiting(Listening::new());
+        let mut hoard = take_all_descriptors();
+        assert_eq!(listener.try_accept().unwrap_err(), NONE_LEFT);
+        let before = processor_time();
+        assert_eq!(listener.accept_by(after(500)).unwrap_err(), NONE_LEFT);
+        // Of the 500 ms; who spins uses nearly all of it.
+        let used = processor_time() - before;
+        assert!(used < Duration::from_millis(100), "it spun: {used:?}");
+        // It recovers by itself, in the middle of a wait.
+        thread::scope(|scope| {
+            let freed = scope.spawn(|| {
+                thread::sleep(Duration::from_millis(50));
+                hoard.truncate(hoard.len() - 4);
+            });
+            serve(&listener, &mut client);
+            freed.join().unwrap();
+        });
+        drop(hoard);
+    });
+}
+
+#[test] // P2
+fn a_connection_that_got_a_standard_number_is_kept_until_another_is_free() {
+    alone("a_connection_that_got_a_standard_number_is_kept_until_another_is_free", || {
+        let (listener, mut client) = waiting(Listening::new());
+        let mut hoard = take_all_descriptors();
+        // The only number that is free is that of standard input.
+        close_standard_input();
+        for _ in 0..3 {
+            assert_eq!(listener.try_accept().unwrap_err(), NONE_LEFT);
+            assert_eq!(listener.accept_by(after(10)).unwrap_err(), NONE_LEFT);
+        }
+        assert!(client.try_receive().unwrap().is_none(), "the connection was lost");
+        drop(hoard.pop());
+        serve(&listener, &mut client);
+        drop(hoard);
+    });
+}
+
+#[test] // P9
+fn a_rule_that_needs_a_descriptor_waits_for_one() {
+    alone("a_rule_that_needs_a_descriptor_waits_for_one", || {
+        let pidfd = meeting::pidfd(std::process::id());
+        let (listener, mut client) = waiting(Listening::new().rule(PeerRule::new().process(pidfd)));
+        let mut hoard = take_all_descriptors();
+        drop(hoard.pop());
+        // One for the connection, none for the look at its process.
+        assert_eq!(listener.try_accept().unwrap_err(), NONE_LEFT);
+        drop(hoard.pop());
+        serve(&listener, &mut client);
+        drop(hoard);
+    });
+}
+
+#[test]
+fn a_shutdown_wakes_who_waits_for_a_descriptor() {
+    alone("a_shutdown_wakes_who_waits_for_a_descriptor", || {
+        let (listener, client) = waiting(Listening::new());
+        let hoard = take_all_descriptors();
+        thread::scope(|scope| {
+            let accepting = scope.spawn(|| listener.accept_by(Deadline::NEVER));
+            thread::sleep(Duration::from_millis(50));
+            listener.shutdown();
+            assert_eq!(accepting.join().unwrap().unwrap_err(), NONE_LEFT);
+        });
+        // The connection that waits is still to be served, once that is possible.
+        drop(hoard);
+        drop(listener.accept().unwrap());
+        assert_eq!(listener.accept().unwrap_err(), Error::Closed);
+        drop(client);
+    });
+}
+
+#[allow(unsafe_code, reason = "a number has no other form")]
+fn close_standard_input() {
+    // SAFETY: nothing in this process uses it, and it is closed once.
+    drop(unsafe { OwnedFd::from_raw_fd(0) });
+}
