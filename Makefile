@@ -21,7 +21,7 @@ T ?= receiver
 skipped = echo "skipped: $(1)"
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke
+.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress tsan fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -59,6 +59,17 @@ bench-quick: ## the same rows roughly, in a minute
 
 bench-smoke: ## each of the benchmark's rows runs, and what it says of figures is right
 	cargo test --locked --manifest-path benches/Cargo.toml
+
+tsan: ## stress with MESSAGES (1000000) under ThreadSanitizer, which a planted race shows to report
+	@if ! test -d "$$(rustc +nightly --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library"; then \
+	  $(call skipped,ThreadSanitizer wants std's source (rustup toolchain install nightly --profile minimal -c rust-src)); \
+	else \
+	  export RUSTFLAGS=-Zsanitizer=thread CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/tsan; \
+	  run="cargo +nightly run --locked --release -Zbuild-std --target x86_64-unknown-linux-gnu --example"; \
+	  if output=$$($$run race 2>&1) || ! grep -q 'WARNING: ThreadSanitizer: data race' <<<"$$output"; then \
+	    echo "$$output"; echo "a planted race went unnoticed"; exit 1; fi; \
+	  echo "a planted race was reported"; \
+	  $$run stress -- $${THREADS:-8} $${MESSAGES:-1000000}; fi
 
 check: ## formats, lints, docs, the core for wasm, import direction, rules, public types, licences
 	for package in $(PACKAGES) loom-tests/Cargo.toml; do cargo fmt --check --manifest-path $$package; done

@@ -147,7 +147,7 @@ impl<P: Profile> Channel<P> {
         let seen = if let Some(lines) = &self.lines {
             lines.wait_to_receive(until)?
         } else {
-            let out = if self.wants_write() { PollFlags::POLLOUT } else { PollFlags::empty() };
+            let out = if self.waits_for_room() { PollFlags::POLLOUT } else { PollFlags::empty() };
             self.wait(PollFlags::POLLIN | RDHUP | out, until)?
         };
         self.hung_up |= seen.intersects(PollFlags::POLLHUP | RDHUP);
