@@ -124,7 +124,7 @@ nopanic: ## prove at link time that the decoders cannot panic, and that the proo
 	@if cargo build --locked --release --features planted --manifest-path tests/nopanic/Cargo.toml 2>$(CARGO_TARGET_DIR)/planted.log; then \
 	  echo "a planted panic went unnoticed"; exit 1; fi
 	@grep -q 'detected panic in function .planted' $(CARGO_TARGET_DIR)/planted.log || { cat $(CARGO_TARGET_DIR)/planted.log; exit 1; }
-	@echo "control decoder and header decoders: cannot panic, proved at link time; a planted panic was found"
+	@echo "control decoder, header decoders and the messages of a broker: cannot panic, proved at link time; a planted panic was found"
 
 doc: ## the API's documentation
 	cargo doc --locked --no-deps --features arbitrary,broker,tokio

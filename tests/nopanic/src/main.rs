@@ -7,6 +7,8 @@
 
 use std::hint::black_box;
 
+use fdpost::Head;
+use fdpost::broker::{Answer, Request};
 use fdpost::profile::{Libcamera, Next, Packet, Profile, Stream};
 use fdpost::send_fd::{self, Scan};
 use fdpost::wire::control::{self, Item, Layout};
@@ -86,6 +88,22 @@ fn send_fd_parse(packet: &[u8], limit: usize) -> usize {
     }
 }
 
+#[no_panic]
+fn broker_request(head: &Head, payload: &[u8]) -> usize {
+    match Request::decode(head, payload) {
+        Ok(request) => request.name().as_bytes().len(),
+        Err(_) => 65,
+    }
+}
+
+#[no_panic]
+fn broker_answer(head: &Head, payload: &[u8], descriptors: usize) -> u8 {
+    match Answer::decode(head, payload, descriptors) {
+        Ok(answer) => answer.descriptors(),
+        Err(_) => 2,
+    }
+}
+
 #[cfg(feature = "planted")]
 #[no_panic]
 fn planted(bytes: &[u8]) -> u8 {
@@ -99,6 +117,9 @@ fn main() {
     let limit = black_box(bytes.len());
     let (scanned, parsed) = (send_fd_scan(&bytes, limit), send_fd_parse(&bytes, limit));
     println!("{:x} {scanned:x} {parsed:x}", stream_header(&bytes));
+    let kind = black_box(limit as u32 % 8);
+    let head = Head { kind, correlation: kind, flags: kind, reply_descriptors: 0 };
+    println!("{:x} {:x}", broker_request(&head, &bytes), broker_answer(&head, &bytes, limit));
     #[cfg(feature = "planted")]
     println!("{:x}", planted(&bytes));
 }
