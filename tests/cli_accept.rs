@@ -18,6 +18,8 @@ use nix::unistd::pipe2;
 use support::{Ledger, files, is_shut_down, soon};
 use watched::{between, end};
 
+/// Milliseconds after which a command that misses what it should refuse ends all the same.
+const IDLE: &str = "30000";
 const READY: &str = r#"{"event":"ready"}"#;
 const CLOSED: &str = r#"{"event":"closed"}"#;
 
@@ -32,7 +34,7 @@ fn served<P: Profile>(accept: &str, descriptor: OwnedFd) -> Ended {
     ours.send(Message::new(b"x").with(descriptor)).unwrap();
     ours.shutdown();
     drop(ours);
-    start(&format!("serve --fd {FD} --profile {} --json --idle-timeout 30000 {accept}", P::NAME), theirs)
+    start(&format!("serve --fd {FD} --profile {} --json --idle-timeout {IDLE} {accept}", P::NAME), theirs)
         .finish()
 }
 
@@ -81,7 +83,7 @@ fn another_kind_is_a_violation_on_every_wire() {
     let (ours, theirs) = Channel::<Libcamera>::pair(Limits::new()).unwrap();
     let mut ours = ours;
     ours.send(Message::new(b"x").with(pipe())).unwrap();
-    let words = format!("serve --fd {FD} --profile libcamera --json --idle-timeout 30000 --accept pidfd");
+    let words = format!("serve --fd {FD} --profile libcamera --json --idle-timeout {IDLE} --accept pidfd");
     refused(&start(&words, theirs).finish(), "a pidfd", pipe_end);
     drop(ours);
     ledger.close();
@@ -94,7 +96,7 @@ fn send_fd_too() {
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).unwrap();
         send_fd(&ours, pipe()).unwrap();
-        let words = format!("serve --fd {FD} --profile send-fd --json {accept}");
+        let words = format!("serve --fd {FD} --profile send-fd --json --idle-timeout {IDLE} {accept}");
         let running = start(&words, theirs);
         if violated {
             refused(&running.finish(), "a socket", "a pipe, open for reading");
@@ -110,7 +112,7 @@ fn send_fd_too() {
 #[test] // P3
 fn inspect_ends_both_sides() {
     let ledger = Ledger::open();
-    let (mut one, mut two, running) = between::<Packet>(&["--accept", "memfd"]);
+    let (mut one, mut two, running) = between::<Packet>(&["--accept", "memfd", "--idle-timeout", IDLE]);
     one.send(Message::new(b"good").with(files(1).remove(0))).unwrap();
     assert_eq!(two.receive_by(soon()).unwrap().descriptor_count(), 1);
     two.send(Message::new(b"bad").with(pipe())).unwrap();
@@ -124,7 +126,19 @@ fn inspect_ends_both_sides() {
 
     let pair = || socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
     let ((one, end_one), (two, end_two)) = (pair(), pair());
-    let arguments = ["--profile", "send-fd", "--fd", "3", "--fd", "4", "--json", "--accept", "socket"];
+    let arguments = [
+        "--profile",
+        "send-fd",
+        "--fd",
+        "3",
+        "--fd",
+        "4",
+        "--json",
+        "--accept",
+        "socket",
+        "--idle-timeout",
+        IDLE,
+    ];
     let running = watched::start(&arguments, vec![end_one, end_two]);
     send_fd(&one, pipe()).unwrap();
     let (status, lines, _) = end(running);

@@ -13,7 +13,7 @@ use driver::{ends, soon};
 use fdpost::accept::{Domain, Found, Kind, SocketType};
 use fdpost::{Accept, Error, Limits, Memfd, Message, Packet, Policy, Seals, Violation};
 use kinds::{Sample, memfd, samples};
-use support::{Ledger, identity};
+use support::{Ledger, Random, identity};
 
 /// Everything that can be demanded, with the names of the samples that are it: written by hand.
 fn demands() -> Vec<(Accept, Vec<&'static str>)> {
@@ -201,5 +201,80 @@ fn memory_of_huge_pages_has_no_size() {
     let error = judge(Accept::memfd_of(1, Seals::STEADY), huge).unwrap_err();
     let kind = Kind::Memfd { seals: Seals::STEADY, bytes: 1 << 30, huge: true };
     assert_eq!(found(error).kind, kind);
+    ledger.close();
+}
+
+/// Policies of random kinds in random places, over messages of random descriptors, against the
+/// table above: the slow and obvious way.
+#[test] // P9
+fn random_policies_decide_as_the_table_says() {
+    let ledger = Ledger::open();
+    let demands = demands();
+    let samples: Vec<Sample> = samples().into_iter().filter(|sample| sample.name != "io_uring").collect();
+    let (mut accepted, mut refused) = (0, 0);
+    for seed in 0..400 {
+        let mut random = Random(seed);
+        // (place or all, demand)
+        let rules: Vec<(Option<u8>, usize)> = (0..1 + random.below(6))
+            .map(|_| {
+                let place = (random.below(2) == 0).then(|| random.below(4) as u8);
+                (place, random.below(demands.len()))
+            })
+            .collect();
+        let policy = rules.iter().fold(Policy::new(), |policy, (place, demand)| match place {
+            Some(place) => policy.slot(*place, demands[*demand].0),
+            None => policy.every(demands[*demand].0),
+        });
+        let right = |place: u8, name: &str| {
+            let own = rules.iter().any(|(at, _)| *at == Some(place));
+            let of_it = rules.iter().filter(|(at, _)| if own { *at == Some(place) } else { at.is_none() });
+            of_it.into_iter().any(|(_, demand)| demands[*demand].1.contains(&name))
+        };
+        // Two of three are of what is demanded somewhere, so that whole messages pass too.
+        let chosen: Vec<&Sample> = (0..1 + random.below(4))
+            .map(|place| {
+                let fitting: Vec<&Sample> =
+                    samples.iter().filter(|sample| right(place as u8, sample.name)).collect();
+                if fitting.is_empty() || random.below(5) == 0 {
+                    &samples[random.below(samples.len())]
+                } else {
+                    fitting[random.below(fitting.len())]
+                }
+            })
+            .collect();
+        let expected = chosen.iter().zip(0..).find(|(sample, place)| !right(*place, sample.name));
+        let (mut ours, mut theirs) = ends::<Packet>(Limits::new().descriptors(4));
+        ours.set_policy(policy);
+        let copies = chosen.iter().map(|sample| sample.descriptor.try_clone().unwrap());
+        theirs.send(copies.fold(Message::new(b""), Message::with)).unwrap();
+        match (ours.receive_by(soon()), expected) {
+            (Ok(message), None) => {
+                assert_eq!(message.descriptor_count(), chosen.len());
+                accepted += 1;
+            }
+            (Err(error), Some((sample, place))) => {
+                let Some(Violation::DescriptorKind { slot, required, found }) = error.violation() else {
+                    panic!("seed {seed}: {error:?}")
+                };
+                assert_eq!(slot, u32::from(place), "seed {seed}");
+                assert_eq!(found.kind, sample.kind, "seed {seed}");
+                // What is said to be accepted there is, and is not what came.
+                let named = |(at, demand): &(Option<u8>, usize)| {
+                    at.is_none_or(|at| at == place) && demands[*demand].0 == required
+                };
+                assert!(rules.iter().any(named) || required == Accept::nothing(), "seed {seed}");
+                assert!(!required.permits(&found), "seed {seed}");
+                refused += 1;
+            }
+            (received, expected) => {
+                panic!(
+                    "seed {seed}: {received:?}, expected {:?}",
+                    expected.map(|(sample, at)| (sample.name, at))
+                )
+            }
+        }
+    }
+    assert!(accepted > 50 && refused > 50, "{accepted} accepted, {refused} refused");
+    drop(samples);
     ledger.close();
 }

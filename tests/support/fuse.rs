@@ -1,6 +1,5 @@
 //! A file system of one file, served by a thread of the test that counts what it is asked
 //! (include/uapi/linux/fuse.h).
-
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
