@@ -12,8 +12,9 @@ use fdpost::accept::{Domain, SocketType};
 use fdpost::{
     Accept, Channel, Error, Libcamera, Limits, Message, Misuse, Packet, Policy, Profile, Stream, Violation,
 };
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket, socketpair};
-use support::{Ledger, files, identity, libcamera_header, packet_header, raw_send};
+use support::{Ledger, files, identity, libcamera_header, packet_header, raw_send, try_raw_send};
 
 const ONE: Limits = Limits::new().descriptors(1);
 
@@ -245,4 +246,48 @@ fn a_policy_demands_a_channel() {
     assert_eq!(error.violation().map(|violation| violation.rule()), Some("descriptor-kind"));
     drop((ours, theirs, here, _wrong));
     ledger.close();
+}
+
+/// Whether the other end of `socket` admits descriptors, by trying.
+fn admits(socket: &OwnedFd) -> bool {
+    match try_raw_send(socket, &packet_header(0, 1), &files(1)) {
+        Ok(_) => true,
+        Err(Errno::EPERM) => false,
+        Err(errno) => panic!("{errno}"),
+    }
+}
+
+#[test] // P9: whether a socket refuses descriptors is its holder's wish, and goes with the holder
+fn the_taker_says_whether_descriptors_are_refused() {
+    let ledger = Ledger::open();
+    for (giver, taker) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let (mut ours, mut theirs) = ends::<Packet>(ONE);
+        let (here, there) = socketpair_of_packets();
+        // What a channel that accepts none does with a socket of its own.
+        if giver == 0 && set_option(&there, 83, 0).is_err() {
+            println!("skipped: this kernel has no SO_PASSRIGHTS (Linux 6.16)");
+            break;
+        }
+        assert_eq!(admits(&here), giver > 0);
+        let limits = Limits::new().descriptors(giver);
+        let mut there = Channel::<Packet>::from_fd(there, limits).unwrap();
+        if giver > 0 {
+            drop(there.receive_by(soon()).unwrap());
+        }
+        let mut carrier = Message::new(b"");
+        carrier.attach_channel(there).unwrap();
+        assert!(admits(&here), "as the kernel made it, whoever gets it");
+        ours.send(carrier).unwrap();
+        let mut came = theirs.receive_by(soon()).unwrap();
+        let limits = Limits::new().descriptors(taker);
+        let mut there = came.take_channel::<Packet>(0, limits).unwrap();
+        assert_eq!(admits(&here), taker > 0);
+        // What came in between is judged as everything is.
+        assert_eq!(there.receive_by(soon()).is_ok(), taker > 0);
+    }
+    ledger.close();
+}
+
+fn socketpair_of_packets() -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
 }

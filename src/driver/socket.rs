@@ -110,7 +110,14 @@ pub(super) fn connected_type<P: Profile>() -> Result<(), Error> {
 /// that we made. What is queued already still comes.
 pub(super) fn refuse_descriptors(socket: BorrowedFd<'_>) {
     // A kernel without it says so: there, the receiver refuses what came.
-    let _unknown = sys::switch_off(socket, SO_PASSRIGHTS);
+    let _unknown = sys::switch(socket, SO_PASSRIGHTS, false);
+}
+
+/// The other way round: for a socket that changes hands, since what it was told to refuse was the
+/// former holder's wish.
+pub(super) fn admit_descriptors(socket: BorrowedFd<'_>) {
+    // A kernel without it admits them anyway.
+    let _unknown = sys::switch(socket, SO_PASSRIGHTS, true);
 }
 
 /// Two connected sockets of the wire's type.
@@ -141,7 +148,7 @@ pub(super) fn check<P: Profile>(socket: &OwnedFd) -> Result<(), Error> {
     }
     if matches!(P::FRAMING, Framing::Stream { .. }) {
         // This one cannot be asked for, only set; a kernel without it says so, which is as well.
-        let _unknown = sys::switch_off(socket.as_fd(), SO_INQ);
+        let _unknown = sys::switch(socket.as_fd(), SO_INQ, false);
     }
     set_close_on_exec(socket.as_fd())
 }

@@ -133,9 +133,9 @@ pub(super) fn socket_option(socket: BorrowedFd<'_>, name: i32) -> Result<i32, Er
     Ok(value[0])
 }
 
-/// Switches an option of level SOL_SOCKET off.
-pub(super) fn switch_off(socket: BorrowedFd<'_>, name: i32) -> Result<(), Errno> {
-    let (value, length) = (0_i32, size_of::<i32>() as libc::socklen_t);
+/// Switches an option of level SOL_SOCKET on or off.
+pub(super) fn switch(socket: BorrowedFd<'_>, name: i32, on: bool) -> Result<(), Errno> {
+    let (value, length) = (i32::from(on), size_of::<i32>() as libc::socklen_t);
     let pointer = (&raw const value).cast();
     // SAFETY: the pointer is to `length` bytes, alive during the call.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, name, pointer, length) };

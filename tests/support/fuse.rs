@@ -38,7 +38,11 @@ impl Fuse {
     ///
     /// # Errors
     /// Where this process may not, or the kernel has no FUSE: the test is skipped then.
-    #[allow(unsafe_code, reason = "unshare and mount have no safe form here")]
+    #[allow(
+        unsafe_code,
+        clippy::multiple_unsafe_ops_per_block,
+        reason = "unshare and mount have no safe form here"
+    )]
     pub fn mount(place: &Path) -> io::Result<Self> {
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
         let number = device.as_raw_fd();

@@ -68,7 +68,11 @@ pub fn own(number: impl TryInto<i32>) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-#[allow(unsafe_code, reason = "system calls that have no safe form here")]
+#[allow(
+    unsafe_code,
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "system calls that have no safe form here"
+)]
 fn raw() -> [OwnedFd; 5] {
     // SAFETY: these calls touch no memory, or a zeroed set of signals that lives through the call.
     unsafe {

@@ -60,7 +60,7 @@ const fn step(code: u32, value: u32, yes: u8, no: u8) -> libc::sock_filter {
 ///
 /// # Errors
 /// Where the system has no seccomp(2), or forbids it: a test is skipped then.
-#[allow(unsafe_code, reason = "prctl and seccomp have no safe form")]
+#[allow(unsafe_code, clippy::multiple_unsafe_ops_per_block, reason = "prctl and seccomp have no safe form")]
 pub fn filter(call: libc::c_long, second: Option<u32>, fate: Fate) -> io::Result<Option<Listener>> {
     const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;

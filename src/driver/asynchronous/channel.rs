@@ -12,6 +12,7 @@ use tokio::task::consume_budget;
 use super::reactor::{Reactor, Timer};
 use super::receiving::{AsyncReceiving, poll_receive};
 use super::sending::AsyncSending;
+use crate::accept::Policy;
 use crate::driver::channel::{Channel, Closer, Flush, Owned, Sent};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::{Error, SendError};
@@ -194,6 +195,11 @@ impl<P: Profile> AsyncChannel<P> {
     /// As [`Channel::has_pending`].
     pub fn has_pending(&self) -> bool {
         self.channel.has_pending()
+    }
+
+    /// As [`Channel::set_policy`].
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.channel.set_policy(policy);
     }
 
     /// As [`Channel::set_reaper`].

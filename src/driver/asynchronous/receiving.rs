@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::reactor::{Reactor, Timer, earlier};
+use crate::accept::Policy;
 use crate::driver::channel::{Channel, Closer, Owned};
 use crate::driver::error::Error;
 use crate::driver::reaper::Reaper;
@@ -70,6 +71,11 @@ impl<P: Profile> AsyncReceiving<P> {
         // What was pending may have left, and a violation closes the queue.
         self.reactor.changed.notify_waiters();
         result
+    }
+
+    /// As [`Channel::set_policy`](crate::Channel::set_policy).
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.receiving.set_policy(policy);
     }
 
     /// As [`Channel::set_reaper`](crate::Channel::set_reaper).

@@ -1,7 +1,7 @@
 //! A channel over a channel.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::Channel;
@@ -58,7 +58,9 @@ impl Message<OwnedFd> {
     /// Takes the descriptor at `index` as a channel of the wire `P`, as
     /// [`Channel::from_fd`](crate::Channel::from_fd) makes one: it must be a connected socket of the
     /// wire's domain and type. What it was before to whoever sent it, limits and policy among it,
-    /// means nothing here.
+    /// means nothing here: where `limits` accept no descriptor the peer's attempt to send one is
+    /// refused by the kernel (Linux 6.16, SO_PASSRIGHTS), as with a channel that was made here, and
+    /// else it is not.
     ///
     /// That it is such a socket is the sender's word. [`Accept::socket_of`](crate::Accept::socket_of)
     /// in a [`Policy`](crate::Policy) makes another the sender's violation; here it is an error of
@@ -77,7 +79,13 @@ impl Message<OwnedFd> {
         limits.check()?;
         socket::check::<P>(descriptor)?;
         // What was checked cannot change but for the connection, whose end is found by the first read.
-        place.take().map_or_else(|| Err(taken), |descriptor| Channel::from_fd(descriptor, limits))
+        let Some(descriptor) = place.take() else { return Err(taken) };
+        // It is ours alone now, so that it refuses descriptors or not as we do.
+        match limits.descriptors {
+            0 => socket::refuse_descriptors(descriptor.as_fd()),
+            _ => socket::admit_descriptors(descriptor.as_fd()),
+        }
+        Channel::from_fd(descriptor, limits)
     }
 }
 
@@ -88,7 +96,11 @@ impl<P: Profile> Channel<P> {
             return Err(Unattached { misuse, channel: Box::new(self) });
         }
         match Arc::try_unwrap(self.socket) {
-            Ok(socket) => Ok(socket.descriptor),
+            Ok(socket) => {
+                // As the kernel made it: who gets it need not be of this crate.
+                socket::admit_descriptors(socket.descriptor.as_fd());
+                Ok(socket.descriptor)
+            }
             // A `Closer` holds it for the moment of its shutdown, and for nothing else.
             Err(socket) => {
                 self.socket = socket;
