@@ -1,15 +1,16 @@
 //! A conversation over one socket.
 
+mod ahead;
 mod attach;
 mod burst;
 mod connect;
 mod peer;
 mod receive;
 mod send;
+mod shared;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
@@ -21,7 +22,6 @@ use super::reaper::Reaper;
 use super::receiving::Receiving;
 use super::sending::Sending;
 use super::stats::Stats;
-use super::wait::wait;
 use super::{socket, sys};
 use crate::accept::Policy;
 use crate::limits::Limits;
@@ -30,9 +30,12 @@ use crate::message::Message;
 use crate::outbox::{Bounds, Outbox};
 use crate::profile::Profile;
 
+use ahead::Ahead;
 pub use attach::Unattached;
 pub(super) use send::Flush;
 pub use send::Sent;
+pub use shared::Closer;
+pub(super) use shared::Socket;
 
 pub(super) type Owned = Message<OwnedFd>;
 type Observer = dyn FnMut(Instant, Option<&Hunk<OwnedFd>>) + Send;
@@ -55,6 +58,8 @@ pub struct Channel<P: Profile> {
     /// poll(2) spoke of a hang-up: on a datagram socket the only sign of a local shutdown.
     hung_up: bool,
     origin: Origin,
+    /// What was read before it was asked for.
+    ahead: Ahead,
     /// The final fault, once the socket is shut down for it.
     condemned: Option<Error>,
     /// Why the sending direction died, and what it left behind if nobody was told yet.
@@ -70,53 +75,6 @@ pub(super) enum Origin {
     /// A pair, or handed over by somebody: perhaps a pair. Neither name tells the two apart:
     /// whoever holds an end of a pair can bind it, and then its names look like a connection's.
     Given,
-}
-
-/// Shuts a channel or a listener down from any thread. Does not keep its socket open.
-#[derive(Clone, Debug)]
-pub struct Closer(Weak<Socket>);
-
-impl Closer {
-    pub(super) fn of(socket: &Arc<Socket>) -> Self {
-        Self(Arc::downgrade(socket))
-    }
-
-    /// As [`Channel::shutdown`]; nothing, if the channel is gone.
-    pub fn shutdown(&self) {
-        if let Some(socket) = self.0.upgrade() {
-            socket.shutdown();
-        }
-    }
-}
-
-/// The socket, and whether it was this side that shut it down.
-#[derive(Debug)]
-pub(super) struct Socket {
-    descriptor: OwnedFd,
-    shut: AtomicBool,
-}
-
-impl Socket {
-    pub(super) const fn new(descriptor: OwnedFd) -> Self {
-        Self { descriptor, shut: AtomicBool::new(false) }
-    }
-
-    /// Whether this side shut it down.
-    pub(super) fn was_shut(&self) -> bool {
-        self.shut.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn shutdown(&self) {
-        // Before the call: who sees the end must find the reason.
-        self.shut.store(true, Ordering::SeqCst);
-        socket::shut(self.as_fd());
-    }
-}
-
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
-    }
 }
 
 impl<P: Profile> Channel<P> {
@@ -163,6 +121,7 @@ impl<P: Profile> Channel<P> {
             epoch: Instant::now(),
             hung_up: false,
             origin,
+            ahead: Ahead::default(),
             condemned: None,
             dead: None,
             stranded: Vec::new(),
@@ -267,8 +226,13 @@ impl<P: Profile> Channel<P> {
     /// Counters since the channel was made.
     pub fn stats(&self) -> Stats {
         // Scratch only grows, so what it holds now is the most that it held.
-        let [held, held_most] = [self.receiver.held(), self.receiver.held_most()]
-            .map(|held| Held { bytes: held.bytes.saturating_add(self.scratch.capacity_bytes()), ..held });
+        let scratch = self.scratch.capacity_bytes();
+        let [held, held_most] =
+            [(self.receiver.held(), self.ahead.held()), (self.receiver.held_most(), self.ahead.held_most())]
+                .map(|(held, ahead)| Held {
+                    bytes: held.bytes.saturating_add(ahead.bytes).saturating_add(scratch),
+                    descriptors: held.descriptors.saturating_add(ahead.descriptors),
+                });
         Stats {
             received: self.receiver.received(),
             sent: self.lines.as_ref().map_or_else(|| self.sender.sending(), |lines| lines.outbox.sent()),
@@ -279,14 +243,18 @@ impl<P: Profile> Channel<P> {
     }
 
     /// For event loops: how long from now until a call should be made although the socket is
-    /// silent, because a message that has begun is overdue then or the kernel may have room
-    /// again. `None`: for ever.
+    /// silent, because a message that has begun is overdue then, the kernel may have room again, or
+    /// messages of a [watched](Self::watch_peer) peer were read already. `None`: for ever.
     pub fn timeout(&self) -> Option<Duration> {
         Some(self.due()?.saturating_duration_since(Instant::now()))
     }
 
     /// The moment that [`timeout`](Self::timeout) counts to.
     pub(super) fn due(&self) -> Option<Instant> {
+        if !self.ahead.is_empty() {
+            // It left the socket, which is silent now.
+            return Some(self.epoch);
+        }
         let (one, two) = (self.receiver.deadline(), self.retry());
         self.epoch.checked_add(one.into_iter().chain(two).min()?)
     }
@@ -307,11 +275,11 @@ impl<P: Profile> Channel<P> {
     /// The socket, to be closed elsewhere. All else that the channel holds is dropped here.
     #[cfg(feature = "broker")]
     pub(super) fn into_closing(self) -> Option<OwnedFd> {
-        Arc::into_inner(self.socket).map(|socket| socket.descriptor)
+        Arc::into_inner(self.socket).map(Socket::into_descriptor)
     }
 
     fn wait(&self, events: PollFlags, until: Deadline) -> Result<PollFlags, Error> {
-        wait(self.socket.as_fd(), events, until)
+        self.socket.wait(events, until)
     }
 }
 

@@ -11,7 +11,7 @@ use super::bell::Bell;
 use super::channel::{Owned, Sent, Socket};
 use super::deadline::Deadline;
 use super::error::{Error, SendError, classify};
-use super::wait::{RDHUP, wait, wait_or_hear};
+use super::wait::RDHUP;
 use super::{socket, sys};
 use crate::error::{Fault, Misuse};
 use crate::machine::{Outcome, Sender};
@@ -66,7 +66,7 @@ impl<P: Profile> Lines<P> {
         let retry = self.retry().map(Deadline::at);
         let look = bell.is_none().then(|| Deadline::after(LOOK));
         let until = retry.into_iter().chain(look).fold(until, Deadline::min);
-        let waited = wait_or_hear(self.socket.as_fd(), PollFlags::POLLIN | RDHUP | out, bell, until);
+        let waited = self.socket.wait_or_hear(PollFlags::POLLIN | RDHUP | out, bell, until);
         self.outbox.awake();
         let (seen, rings) = waited?;
         if rings {
@@ -177,7 +177,7 @@ impl<P: Profile> Sink<P, OwnedFd> for Line<'_, P> {
 
     fn transmit(&mut self, sender: &mut Sender<P, OwnedFd>) -> Step<OwnedFd, Error> {
         let socket = &self.lines.socket;
-        let errno = match sys::send(socket.as_fd(), P::FRAMING, &mut self.scratch, sender.transmits()) {
+        let errno = match socket.send(P::FRAMING, &mut self.scratch, sender.transmits()) {
             Ok(count) => {
                 sender.transmitted(count);
                 return Step::Took;
@@ -212,7 +212,7 @@ impl<P: Profile> Sink<P, OwnedFd> for Line<'_, P> {
             // A socket that lacks memory is "writable" all the while.
             Some(at) => (PollFlags::empty(), Deadline::at(at).min(self.deadline)),
         };
-        if wait(self.lines.socket.as_fd(), events, until).is_err() {
+        if self.lines.socket.wait(events, until).is_err() {
             // EINVAL where RLIMIT_NOFILE is below one, ENOMEM (poll(2)): ours, and they pass. Others
             // rely on this thread, so it looks again after a while.
             thread::sleep(until.remaining().map_or(POLL_AGAIN, |left| left.min(POLL_AGAIN)));

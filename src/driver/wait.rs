@@ -14,19 +14,25 @@ pub(super) const RDHUP: PollFlags = PollFlags::from_bits_retain(nix::libc::POLLR
 
 /// poll(2), until the deadline whatever signals arrive (P5).
 pub(super) fn wait(socket: BorrowedFd<'_>, events: PollFlags, until: Deadline) -> Result<PollFlags, Error> {
-    wait_or_hear(socket, events, None, until).map(|(seen, _)| seen)
+    wait_for(socket, events, [None; 2], until).map(|(seen, _)| seen)
 }
 
-/// As [`wait`], or until `bell` can be read: whether it can.
-pub(super) fn wait_or_hear(
+/// As [`wait`], or until one of `others` can be read: which of them can.
+pub(super) fn wait_for(
     socket: BorrowedFd<'_>,
     events: PollFlags,
-    bell: Option<BorrowedFd<'_>>,
+    others: [Option<BorrowedFd<'_>>; 2],
     until: Deadline,
-) -> Result<(PollFlags, bool), Error> {
-    let second = PollFd::new(bell.unwrap_or(socket), PollFlags::POLLIN);
-    let mut both = [PollFd::new(socket, events), second];
-    let waited_for = if bell.is_some() { &mut both[..] } else { &mut both[..1] };
+) -> Result<(PollFlags, [bool; 2]), Error> {
+    let mut all = [(); 3].map(|()| PollFd::new(socket, events));
+    let mut count = 1;
+    for other in others.into_iter().flatten() {
+        if let Some(place) = all.get_mut(count) {
+            *place = PollFd::new(other, PollFlags::POLLIN);
+            count += 1;
+        }
+    }
+    let waited_for = all.get_mut(..count).unwrap_or_default();
     loop {
         let timeout = match until.instant() {
             None => PollTimeout::NONE,
@@ -38,14 +44,16 @@ pub(super) fn wait_or_hear(
             }
         };
         match poll(waited_for, timeout) {
-            Ok(_) => {
-                // `nix` says `None` where a bit is set that it has no name for: that is RDHUP.
-                let rings = bell.is_some() && both[1].any().unwrap_or(true);
-                return Ok((both[0].revents().unwrap_or(RDHUP), rings));
-            }
+            Ok(_) => break,
             Err(Errno::EINTR) if !until.has_passed() => {}
-            Err(Errno::EINTR) => return Ok((PollFlags::empty(), false)),
+            Err(Errno::EINTR) => return Ok((PollFlags::empty(), [false; 2])),
             Err(errno) => return Err(Error::io("poll", errno)),
         }
     }
+    let mut seen = waited_for.iter();
+    // `nix` says `None` where a bit is set that it has no name for: that is RDHUP.
+    let first = seen.next().map_or(PollFlags::empty(), |one| one.revents().unwrap_or(RDHUP));
+    let readable =
+        others.map(|other| other.is_some() && seen.next().is_some_and(|one| one.any().unwrap_or(true)));
+    Ok((first, readable))
 }

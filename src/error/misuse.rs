@@ -107,6 +107,12 @@ pub enum Misuse {
     /// name whoever made it.
     #[error("this socket's credentials are of whoever made it and tell nothing about the peer")]
     PeerUnknown,
+    /// No pidfd (pidfd_open(2)).
+    #[error("the descriptor is no pidfd")]
+    NoPidfd,
+    /// A second process to be watched on one channel.
+    #[error("a process is watched already")]
+    PeerWatched,
     /// An address without a name.
     #[error("the address is empty")]
     AddressEmpty,

@@ -98,8 +98,8 @@ impl<P: Profile> Channel<P> {
         match Arc::try_unwrap(self.socket) {
             Ok(socket) => {
                 // As the kernel made it: who gets it need not be of this crate.
-                socket::admit_descriptors(socket.descriptor.as_fd());
-                Ok(socket.descriptor)
+                socket::admit_descriptors(socket.as_fd());
+                Ok(socket.into_descriptor())
             }
             // A `Closer` holds it for the moment of its shutdown, and for nothing else.
             Err(socket) => {
@@ -116,7 +116,7 @@ impl<P: Profile> Channel<P> {
             return Some(Misuse::DirectionClosed);
         } else if self.has_pending() {
             "a part of a message that is to be sent"
-        } else if !self.receiver.is_between() {
+        } else if !self.ahead.is_empty() || !self.receiver.is_between() {
             "input that was not received"
         } else {
             return None;

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::iter;
-use std::os::fd::AsFd;
 
 use nix::poll::PollFlags;
 
@@ -10,7 +9,6 @@ use super::send::{Flush, Sent};
 use super::{Channel, Owned};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::{Error, SendError, classify};
-use crate::driver::sys;
 use crate::error::Misuse;
 use crate::machine::{Failure, Outcome, Transmit};
 use crate::profile::{Framing, Profile};
@@ -87,9 +85,8 @@ impl<P: Profile> Channel<P> {
     ) -> Result<(), Error> {
         while let Some(rest @ [first, ..]) = messages.get(*gone..) {
             let packed = self.sender.pack_burst(rest);
-            let socket = self.socket.as_fd();
             let result = if let Some(packet) = self.sender.burst(rest) {
-                sys::send(socket, P::FRAMING, &mut self.scratch, iter::once(packet))
+                self.socket.send(P::FRAMING, &mut self.scratch, iter::once(packet))
             } else {
                 let outline = match self.sender.check(first) {
                     // SO_SNDBUF may have been raised.
@@ -99,7 +96,7 @@ impl<P: Profile> Channel<P> {
                     checked => checked?,
                 };
                 let alone = Transmit::of_message::<P>(first, &outline, 0);
-                sys::send(self.socket.as_fd(), P::FRAMING, &mut self.scratch, alone.into_iter())
+                self.socket.send(P::FRAMING, &mut self.scratch, alone.into_iter())
             };
             let errno = match result {
                 Ok(_) => {

@@ -1,6 +1,6 @@
 //! Who is at the other end, and whether it still lives.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{Channel, Origin};
 use crate::driver::credentials::{Credentials, PeerRule};
@@ -50,6 +50,36 @@ impl<P: Profile> Channel<P> {
     pub fn peer_pidfd(&self) -> Result<OwnedFd, Error> {
         self.check_met()?;
         sys::peer_pidfd(self.as_fd()).map_err(|errno| Error::io("getsockopt", errno))
+    }
+
+    /// Ends the conversation with a process: its death is a clean end, [`Error::Closed`], once all
+    /// that it had sent has been received, and [`Error::PeerGone`] to who sends. On a pair of
+    /// datagram sockets, the wire `libcamera`, nothing else shows it; on the others it counts although
+    /// somebody else holds the peer's end, and may hold it open. To be called before
+    /// [`split`](Self::split).
+    ///
+    /// While a datagram peer is watched, every send first reads what is there, as far as `Limits` let
+    /// a receiver hold and up to 255 messages: to a socket that the peer has closed a send fails, and
+    /// the kernel throws away what was left unread. After [`split`](Self::split) the senders cannot;
+    /// then only what was sent in the last moment of a peer's life may be lost so.
+    ///
+    /// For a child: pidfd_open(2) of its pid, before it is waited for. Event loops of one's own poll
+    /// [`watched_peer`](Self::watched_peer) too, and call [`try_receive`](Self::try_receive) when it
+    /// is readable.
+    ///
+    /// # Errors
+    /// [`Misuse::NoPidfd`]; [`Misuse::PeerWatched`], when one is watched already; [`Error::Io`].
+    pub fn watch_peer(&mut self, pidfd: OwnedFd) -> Result<(), Error> {
+        if !sys::is_pidfd(pidfd.as_fd()).map_err(|errno| Error::io("waitid", errno))? {
+            return Err(Misuse::NoPidfd.into());
+        }
+        let pidfd = sys::raised(pidfd).map_err(|errno| Error::io("fcntl", errno))?;
+        self.socket.watch(pidfd).map_err(|_| Misuse::PeerWatched.into())
+    }
+
+    /// The pidfd that is [watched](Self::watch_peer).
+    pub fn watched_peer(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.watched()
     }
 
     fn check_met(&self) -> Result<(), Misuse> {

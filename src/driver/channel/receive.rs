@@ -60,6 +60,10 @@ impl<P: Profile> Channel<P> {
         if let Some(error) = self.condemned {
             return Err(error);
         }
+        if let Some(ahead) = self.ahead.pop() {
+            *message = ahead;
+            return self.judge(message).map(|()| true);
+        }
         self.receiver.poll_into(message).map_err(|fault| self.condemn(fault))
     }
 
@@ -80,6 +84,11 @@ impl<P: Profile> Channel<P> {
         }
         self.flush_aside();
         loop {
+            // Inside: what is pending may have been sent while this waited.
+            if let Some(ahead) = self.ahead.pop() {
+                *message = ahead;
+                return self.judge(message);
+            }
             match self.receiver.poll_into(message) {
                 Ok(true) => return self.judge(message),
                 Ok(false) => {}
@@ -99,7 +108,7 @@ impl<P: Profile> Channel<P> {
     }
 
     /// One read. `false`: it would have to wait.
-    fn read(&mut self) -> Result<bool, Error> {
+    pub(super) fn read(&mut self) -> Result<bool, Error> {
         let Some(hunks) = self.receiver.windows()? else { return Err(Error::Closed) };
         // "Would block" is true of a moment during the call: only this one, before it, is certainly
         // not later. A thread that was stopped behind the call must not blame its peer (P5).
@@ -177,9 +186,9 @@ impl<P: Profile> Channel<P> {
         }
     }
 
-    /// Whether a datagram socket was shut down, which its reads do not show.
+    /// Whether a datagram socket was shut down, or a watched peer has ended, which reads do not show.
     fn has_hung_up(&self) -> Result<bool, Error> {
-        if !matches!(P::FRAMING, Framing::PartPerDatagram) {
+        if !matches!(P::FRAMING, Framing::PartPerDatagram) && self.socket.watched().is_none() {
             return Ok(false);
         }
         let now = Deadline::at(self.epoch);

@@ -8,8 +8,8 @@ use nix::poll::PollFlags;
 use super::{Channel, Owned};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::{Error, SendError, classify};
+use crate::driver::socket;
 use crate::driver::wait::RDHUP;
-use crate::driver::{socket, sys};
 use crate::error::{Fault, Misuse};
 use crate::machine::{Outcome, Outgoing};
 use crate::profile::{Framing, Profile};
@@ -157,7 +157,8 @@ impl<P: Profile> Channel<P> {
         if let Err(short) = self.sender.make_room() {
             return Err(SendError::new(short, vec![outgoing.into_message()]));
         }
-        match sys::send(self.socket.as_fd(), P::FRAMING, &mut self.scratch, outgoing.transmits::<P>()) {
+        self.read_ahead();
+        match self.socket.send(P::FRAMING, &mut self.scratch, outgoing.transmits::<P>()) {
             Ok(count) => Ok(if self.sender.departed(outgoing, count) { First::Left } else { First::Queued }),
             Err(errno) => {
                 self.sender.take(outgoing).map_err(queued)?;
@@ -224,9 +225,12 @@ impl<P: Profile> Channel<P> {
 
     /// As far as it goes without waiting.
     pub(in crate::driver) fn flush(&mut self) -> Result<Flush, SendError> {
+        if !self.sender.is_empty() {
+            self.read_ahead();
+        }
         while !self.sender.is_empty() {
             let transmits = self.sender.transmits();
-            match sys::send(self.socket.as_fd(), P::FRAMING, &mut self.scratch, transmits) {
+            match self.socket.send(P::FRAMING, &mut self.scratch, transmits) {
                 Ok(count) => self.sender.transmitted(count),
                 Err(errno) => {
                     if let Some(blocked) = self.failed(errno)? {
