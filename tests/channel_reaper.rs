@@ -4,12 +4,9 @@
 mod driver;
 mod support;
 
-use driver::{Wire, ends, message, set_option, soon, twin};
+use driver::{Wire, ends, lingering, message, set_option, soon, twin};
 use fdpost::{Channel, Error, Libcamera, Limits, Packet, Profile, Violation};
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
@@ -155,25 +152,12 @@ fn a_pidfds_room_does_not_close_descriptors_on_the_spot() {
     beside_a_pidfd::<Packet>();
 }
 
-/// A TCP socket whose last close blocks for `seconds`: unsent data and SO_LINGER. And its peer.
-fn lingering(seconds: i32) -> (OwnedFd, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let peer = listener.accept().unwrap().0;
-    stream.set_nonblocking(true).unwrap();
-    while stream.write(&[0; 1 << 16]).is_ok() {}
-    // On a non-blocking socket close(2) does not linger.
-    stream.set_nonblocking(false).unwrap();
-    setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: seconds }).unwrap();
-    (stream.into(), peer)
-}
-
 fn blocking_close<P: Wire>(with_reaper: bool) -> Duration {
     let ledger = Ledger::open();
     let (mut ours, theirs) = unguarded_ends::<P>(Limits::new());
     let refused = with_reaper.then(|| reaped(&mut ours));
     let socket = twin(&theirs);
-    let (slow, reader) = lingering(if with_reaper { 5 } else { 1 });
+    let (slow, reader) = lingering(if with_reaper { 120 } else { 1 });
     lies::<P>(&socket, 0, &[slow]);
     let began = Instant::now();
     let unexpected = Violation::DescriptorUnexpected { received: 1 };
@@ -189,7 +173,7 @@ fn blocking_close<P: Wire>(with_reaper: bool) -> Duration {
 #[test] // P2; case 52
 fn a_close_that_blocks_does_not_block_a_receive_with_a_reaper() {
     for took in [blocking_close::<Libcamera>(true), blocking_close::<Packet>(true)] {
-        assert!(took < Duration::from_millis(500), "{took:?}");
+        assert!(took < Duration::from_secs(60), "{took:?}: half of what it lingers");
     }
     // The socket is what it is said to be: without a reaper it does block.
     let took = blocking_close::<Packet>(false);

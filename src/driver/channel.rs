@@ -32,6 +32,7 @@ use crate::profile::Profile;
 
 use ahead::Ahead;
 pub use attach::Unattached;
+#[cfg(feature = "tokio")]
 pub(super) use send::Flush;
 pub use send::Sent;
 pub use shared::Closer;

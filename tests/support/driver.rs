@@ -130,6 +130,23 @@ pub fn until_asleep(name: &str) {
     }
 }
 
+/// A TCP socket whose last close blocks for `seconds`: unsent data and SO_LINGER. And its peer.
+pub fn lingering(seconds: i32) -> (OwnedFd, std::net::TcpStream) {
+    use std::io::Write;
+
+    use nix::sys::socket::{setsockopt, sockopt};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let peer = listener.accept().unwrap().0;
+    stream.set_nonblocking(true).unwrap();
+    while stream.write(&[0; 1 << 16]).is_ok() {}
+    // On a non-blocking socket close(2) does not linger.
+    stream.set_nonblocking(false).unwrap();
+    setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: seconds }).unwrap();
+    (stream.into(), peer)
+}
+
 /// Interrupts the thread that made it with SIGUSR1, without SA_RESTART, until dropped.
 pub struct Storm {
     stop: Arc<AtomicBool>,
