@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/nopanic/Cargo.toml benches/Cargo.toml
+PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/nopanic/Cargo.toml benches/Cargo.toml benches/staticlib/Cargo.toml
 WASM := wasm32-unknown-unknown
 I686 := i686-unknown-linux-gnu
 MSRV := 1.85.0
@@ -21,7 +21,7 @@ T ?= receiver
 skipped = echo "skipped: $(1)"
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress tsan fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke
+.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress tsan fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,6 +56,9 @@ bench: ## fdpost and its peers side by side: target/bench/report.json, report.md
 
 bench-quick: ## the same rows roughly, in a minute
 	cargo run --locked --release --quiet --manifest-path benches/Cargo.toml -- --quick $(GOALS)
+
+bench-publish: ## what `make bench` measured becomes docs/bench, and README.md's table
+	cargo run --locked --release --quiet --manifest-path benches/Cargo.toml -- --publish
 
 bench-smoke: ## each of the benchmark's rows runs, and what it says of figures is right
 	cargo test --locked --manifest-path benches/Cargo.toml

@@ -115,6 +115,8 @@ pub struct Scene {
     /// What kind of scene, and the number that tells it from others of its kind.
     pub kind: String,
     pub at: usize,
+    /// What stands over its column in a table of its kind.
+    pub column: String,
     pub title: String,
     /// Of the figures.
     pub unit: String,
@@ -164,7 +166,7 @@ impl Bench {
     /// those that play a part in them are let in.
     pub fn scene(
         &mut self,
-        (kind, at): (&str, usize),
+        (kind, at, column): (&str, usize, &str),
         title: &str,
         timing: Timing,
         mut entries: Vec<Entry>,
@@ -209,7 +211,8 @@ impl Bench {
             Timing::Cpu => "ns of CPU time a message",
             Timing::Threads => "ns a message",
         };
-        self.scenes.push(Scene { kind: kind.into(), at, title: title.into(), unit: unit.into(), standings });
+        let (kind, column, title, unit) = (kind.into(), column.into(), title.into(), unit.into());
+        self.scenes.push(Scene { kind, at, column, title, unit, standings });
     }
 }
 

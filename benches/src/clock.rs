@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 pub enum Clock {
     /// CPU time of this thread, which does both sides' work.
     Cpu,
+    /// CPU time of all threads.
+    Process,
     /// Time that passes, for what several threads do.
     Wall,
 }
@@ -15,11 +17,8 @@ impl Clock {
     /// The time that `work` takes.
     pub fn time(self, work: impl FnOnce()) -> Duration {
         match self {
-            Self::Cpu => {
-                let begin = cpu();
-                work();
-                cpu().saturating_sub(begin)
-            }
+            Self::Cpu => Self::cpu(libc::CLOCK_THREAD_CPUTIME_ID, work),
+            Self::Process => Self::cpu(libc::CLOCK_PROCESS_CPUTIME_ID, work),
             Self::Wall => {
                 let begin = Instant::now();
                 work();
@@ -27,13 +26,19 @@ impl Clock {
             }
         }
     }
+
+    fn cpu(clock: libc::clockid_t, work: impl FnOnce()) -> Duration {
+        let begin = cpu(clock);
+        work();
+        cpu(clock).saturating_sub(begin)
+    }
 }
 
-/// CPU time of this thread, user and system.
-fn cpu() -> Duration {
+/// CPU time, user and system.
+fn cpu(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a `timespec` that is alive during the call.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
     assert_eq!(result, 0, "clock_gettime: {}", std::io::Error::last_os_error());
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -127,9 +127,9 @@ impl<W: Way> Drop for Talk<W> {
     }
 }
 
-/// One thread sends bursts, this one receives. Time that passes. With a window the sender waits
-/// after each burst until all of it has been received: so many are under way and no more.
-pub fn one_way<W: Way>(shape: Shape, placement: Placement, window: bool) -> Option<Contestant> {
+/// One thread sends bursts, this one receives. With a window the sender waits after each burst until
+/// all of it has been received: so many are under way and no more.
+pub fn one_way<W: Way>(shape: Shape, placement: Placement, clock: Clock, window: bool) -> Option<Contestant> {
     let (cores, there) = placement.cores()?;
     let (ours, theirs) = W::seeds(&shape);
     let template = template(shape.size);
@@ -162,7 +162,7 @@ pub fn one_way<W: Way>(shape: Shape, placement: Placement, window: bool) -> Opti
     let sending = Sending { ask: Some(ask), sender: Some(sender) };
     Some(Contestant::timed(W::NAME, shape.burst, move |turns| {
         on(&cores, || {
-            Clock::Wall.time(|| {
+            clock.time(|| {
                 sending.ask(turns);
                 W::run(async {
                     for _ in 0..turns {

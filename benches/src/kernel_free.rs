@@ -15,7 +15,7 @@ use crate::way::template;
 pub fn encoded<P: Profile>(payload: &[u8]) -> Vec<Vec<u8>> {
     let mut sender = Sender::<P, u32>::new();
     assert!(sender.push(Message::new(payload)).is_ok());
-    sender.transmits().map(|transmit| transmit.slices().concat()).collect()
+    sender.transmits().map(|transmit| transmit.slices().collect::<Vec<_>>().concat()).collect()
 }
 
 /// A receiver that is fed one 64-byte message over and over, into a message that is used again.

@@ -26,13 +26,16 @@ impl Machine {
     pub fn look() -> Self {
         let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let model = model.map_or("an unknown processor", |(_, model)| model.trim());
+        // What cpuid says inside one (arch/x86/kernel/cpu/hypervisor.c); other processors do not tell.
+        let guest = processors.lines().any(|line| line.starts_with("flags") && line.contains(" hypervisor"));
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let compiler = Command::new("rustc").arg("--version").output().ok();
         let compiler = compiler.and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self {
             date: date(seconds / 86_400),
-            processor: model.map_or("an unknown processor", |(_, model)| model).trim().into(),
+            processor: if guest { format!("{model} in a virtual machine") } else { model.into() },
             cores: Cores::allowed().numbers().len(),
             // The build's own suffix says nothing to a reader.
             kernel: kernel.trim().split('-').next().unwrap_or_default().into(),

@@ -3,7 +3,7 @@
 use fdpost::{Libcamera, Packet, Stream};
 
 use crate::bench::{Bench, Better, Entry, Goal, Row, Timing};
-use crate::clock::Placement;
+use crate::clock::{Clock, Placement};
 use crate::exchange::{in_turn, one_way, round_trip, send_calls, senders};
 use crate::kernel_free::{allocations, decoding};
 use crate::stats::Estimate;
@@ -27,6 +27,9 @@ macro_rules! entries {
 /// Everything, or what the plan wants of it.
 pub fn all(bench: &mut Bench) {
     core_alone(bench);
+    crate::footprint::weigh(bench);
+    crate::kinds::ask(bench);
+    crate::hostile::refuse(bench);
     for (size, descriptors) in [(64, 0), (64, 1), (4096, 0), (4096, 1), (65_536, 0), (65_536, 1)] {
         alone(bench, Shape::new(size, descriptors));
         for burst in [16, 64] {
@@ -69,7 +72,7 @@ fn core_alone(bench: &mut Bench) {
         Goal::faster(1, name, subject, Seqpacket::NAME, wanted)
     };
     let goals = vec![goal("packet", decodings[0], 30.0), goal("libcamera", decodings[1], 25.0)];
-    bench.scene(("core", 0), "the core alone, 64 B", Timing::Cpu, entries, goals);
+    bench.scene(("core", 0, "64 B"), "the core alone, 64 B", Timing::Cpu, entries, goals);
     if bench.plan.wants(1) {
         for (wire, count) in [("packet", allocations::<Packet>()), ("libcamera", allocations::<Libcamera>())]
         {
@@ -100,7 +103,13 @@ fn alone(bench: &mut Bench, shape: Shape) {
         let name = "packet, 64 B, one at a time, against raw SEQPACKET";
         goals.push(Goal::faster(3, name, PACKET, Seqpacket::NAME, 0.92));
     }
-    bench.scene(("alone", key(&shape)), &format!("{words}, one at a time"), Timing::Cpu, entries, goals);
+    bench.scene(
+        ("alone", key(&shape), &words),
+        &format!("{words}, one at a time"),
+        Timing::Cpu,
+        entries,
+        goals,
+    );
 }
 
 fn bursts(bench: &mut Bench, shape: Shape) {
@@ -130,7 +139,7 @@ fn bursts(bench: &mut Bench, shape: Shape) {
         goals.push(Goal::faster(4, name, PACKET, Packed::NAME, 0.8));
     }
     let title = format!("{words}, bursts of {burst}");
-    bench.scene((&format!("burst-{burst}"), key(&shape)), &title, Timing::Cpu, entries, goals);
+    bench.scene((&format!("burst-{burst}"), key(&shape), &words), &title, Timing::Cpu, entries, goals);
 }
 
 fn libcamera_goal(shape: &Shape) -> Option<Goal> {
@@ -151,7 +160,13 @@ fn other_sizes(bench: &mut Bench) {
         let entries = entries![in_turn(shape): FourCalls, SixCalls, Fdpost<Libcamera>];
         let title = format!("{}, bursts of {burst}", words(&shape));
         let goals = libcamera_goal(&shape).into_iter().collect();
-        bench.scene((&format!("burst-{burst}"), key(&shape)), &title, Timing::Cpu, entries, goals);
+        bench.scene(
+            (&format!("burst-{burst}"), key(&shape), &words(&shape)),
+            &title,
+            Timing::Cpu,
+            entries,
+            goals,
+        );
     }
 }
 
@@ -169,7 +184,7 @@ fn threads(bench: &mut Bench) {
         );
         let goals = if count == 8 { vec![goal] } else { Vec::new() };
         bench.scene(
-            ("senders", count),
+            ("senders", count, &count.to_string()),
             &format!("64 B, {count} sending threads"),
             Timing::Threads,
             entries,
@@ -183,7 +198,7 @@ fn threads(bench: &mut Bench) {
     ];
     let name = "packet, 8 threads, 99th percentile of a send call against a mutex's median";
     let goals = vec![Goal::dearer(5, name, ours, theirs, 1.0)];
-    bench.scene(("calls", 8), "64 B, 8 threads, ns a send call", Timing::Threads, entries, goals);
+    bench.scene(("calls", 8, "8"), "64 B, 8 threads, ns a send call", Timing::Threads, entries, goals);
 }
 
 fn placed(bench: &mut Bench) {
@@ -204,7 +219,7 @@ fn placed(bench: &mut Bench) {
             let goals = goals.into_iter().filter(|_| counts).collect();
             let title = format!("{}, round trip, {where_}", words(&shape));
             bench.scene(
-                (&format!("round-trip-{place}"), key(&shape)),
+                (&format!("round-trip-{place}"), key(&shape), &words(&shape)),
                 &title,
                 Timing::Threads,
                 entries,
@@ -212,23 +227,23 @@ fn placed(bench: &mut Bench) {
             );
         }
         let shape = Shape::new(64, 0).burst(64);
-        let entries = entries![one_way(shape, placement, false):
+        let entries = entries![one_way(shape, placement, Clock::Wall, false):
             FourCalls, Fdpost<Packet>, Fdpost<Libcamera>, Fdpost<Stream>, Seqpacket, Dgram, IpcChannel,
             TokioSeqpacket, UnixIpc, Prefix, Buffered];
         let name = format!("packet, one way, 64 B, bursts of 64, {where_}, against ipc-channel's bytes");
         let goals = vec![Goal::faster(7, name, PACKET, IpcChannel::NAME, 10.0)];
         let title = format!("64 B, one way, bursts of 64, {where_}");
-        bench.scene(("one-way", place), &title, Timing::Threads, entries, goals);
+        bench.scene(("one-way", place, where_), &title, Timing::Threads, entries, goals);
     }
 }
 
 fn over_depth(bench: &mut Bench) {
     for depth in (0..=10).map(|power| 1 << power) {
         let shape = Shape::new(64, 0).burst(depth);
-        let entries = entries![one_way(shape, Placement::OneCore, true):
+        let entries = entries![one_way(shape, Placement::OneCore, Clock::Process, true):
             FourCalls, Fdpost<Packet>, Fdpost<Libcamera>, Seqpacket, IpcChannel];
         let title = format!("64 B, at most {depth} under way, both ends on one core");
-        bench.scene(("depth", depth), &title, Timing::Threads, entries, Vec::new());
+        bench.scene(("depth", depth, &depth.to_string()), &title, Timing::Threads, entries, Vec::new());
     }
 }
 
@@ -237,6 +252,12 @@ fn over_descriptors(bench: &mut Bench) {
         let shape = Shape::new(64, count);
         let entries = entries![in_turn(shape):
             FourCalls, Fdpost<Packet>, Fdpost<Libcamera>, Fdpost<Stream>, Seqpacket, UnixIpc];
-        bench.scene(("descriptors", count), &words(&shape), Timing::Cpu, entries, Vec::new());
+        bench.scene(
+            ("descriptors", count, &count.to_string()),
+            &words(&shape),
+            Timing::Cpu,
+            entries,
+            Vec::new(),
+        );
     }
 }

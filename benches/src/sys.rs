@@ -130,3 +130,13 @@ pub fn poll(socket: &OwnedFd, timeout: Option<i32>) {
 pub fn descriptor() -> OwnedFd {
     std::fs::File::open("/dev/null").expect("/dev/null opens").into()
 }
+
+/// fstat(2), its answer unused.
+pub fn fstat(descriptor: &OwnedFd) {
+    // SAFETY: all zeros is a valid `stat`.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a `stat` that is alive during the call.
+    let result = unsafe { libc::fstat(descriptor.as_raw_fd(), &raw mut status) };
+    assert_eq!(result, 0, "fstat: {}", Error::last_os_error());
+    std::hint::black_box(status);
+}

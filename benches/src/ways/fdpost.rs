@@ -89,6 +89,10 @@ where
         channel.receive_into(message, Deadline::NEVER).expect("received");
         check.message(message.payload(), present(message));
     }
+
+    async fn send_all(channel: &mut Channel<P>, messages: &mut Vec<Message>) {
+        channel.send_all(messages).expect("sent");
+    }
 }
 
 /// Descriptors that the message came with and still has.

@@ -9,7 +9,7 @@ mod raw;
 mod tokio_seqpacket;
 mod unix_ipc;
 
-pub use self::fdpost::Fdpost;
+pub use self::fdpost::{Fdpost, Wire};
 pub use self::ipc_channel::IpcChannel;
 pub use self::libcamera::{FourCalls, SixCalls};
 pub use self::packed::Packed;
