@@ -3,6 +3,7 @@
 
 mod accepting;
 mod artefact;
+mod broker;
 mod call;
 mod child;
 mod content;
@@ -66,6 +67,7 @@ enum Command {
     Send(send::Options),
     Call(call::Options),
     Run(run::Options),
+    Broker(broker::Options),
     Inspect(inspect::Options),
     Replay(replay::Options),
     Completions(pages::Completions),
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Send(options) => outcome(send::run(&options)),
         Command::Call(options) => outcome(call::run(&options)),
         Command::Run(options) => outcome(run::run(&options)),
+        Command::Broker(options) => outcome(broker::run(&options)),
         Command::RunChild(options) => outcome(run::become_command(&options)),
         Command::Inspect(options) => inspect::run(options),
         Command::Replay(options) => replay::run(options),
