@@ -22,6 +22,7 @@ fn main() {
     let vectors: Value = serde_json::from_str(&vectors).expect("the vectors are JSON");
     receiver(&corpus.join("receiver"), &vectors);
     transcript(&corpus.join("transcript"), &corpus.join("receiver"));
+    calls(&corpus.join("calls"));
     control(&corpus.join("control"));
     sender(&corpus.join("sender"));
     broker(&corpus.join("broker"));
@@ -93,6 +94,50 @@ fn receiver(directory: &Path, vectors: &Value) {
         });
         let script = Script { steps: steps.collect(), payload: 64, ..listener(wire, 63) };
         write(directory, &format!("{name}-many"), &script.to_bytes());
+    }
+}
+
+/// Plans by hand, for each wire: what fuzzing finds by changing a byte of them.
+fn calls(directory: &Path) {
+    /// A reply to what is out; one that fails; and what does not leave.
+    const REPLY: u8 = 33;
+    const ERROR: u8 = 35;
+    const STAYS: u8 = 16;
+    let op = |tag: u8, which: u8, command: u8, grant: u8, descriptors: u8, deadline: u8, bits: u8| {
+        vec![tag, which, command, grant, descriptors, deadline, bits]
+    };
+    let start = |grant, deadline| op(0, 0, 1, grant, 1, deadline, 0);
+    let come = |which, descriptors, bits| op(90, which, 1, 2, descriptors, 0, bits);
+    let answer = |which, descriptors, bits| op(170, which, 1, 0, descriptors, 0, bits);
+    let (wait, give_up) = (|time| vec![215, time], |which| vec![245, which]);
+    for (wire, name) in (0..).zip(["packet", "libcamera", "stream"]) {
+        let plans = [
+            ("answered", 0, vec![start(2, 0), come(0, 2, REPLY), start(0, 9), come(1, 0, ERROR)]),
+            (
+                "any-order",
+                0,
+                vec![start(0, 5), start(1, 9), start(2, 0), come(2, 2, 1), come(0, 0, 1), come(1, 1, 1)],
+            ),
+            ("late", 0, vec![start(1, 5), wait(5), come(0, 1, REPLY), start(0, 5), wait(4), wait(1)]),
+            ("given-up", 0, vec![start(0, 0), give_up(0), give_up(0), start(0, 0), come(0, 0, 1)]),
+            ("full", 0, (0..9).map(|_| start(0, 0)).collect()),
+            ("twice", 0, vec![start(0, 0), come(0, 0, REPLY), come(0, 0, 1)]),
+            ("unknown", 0, vec![start(0, 0), come(207, 0, 1)]),
+            ("descriptors", 0, vec![start(1, 0), come(0, 2, REPLY)]),
+            ("command", 0, vec![start(1, 0), op(90, 0, 2, 0, 0, 0, REPLY)]),
+            ("short", 0, vec![op(0, 3, 0, 0, 0, 0, 8), come(3, 0, 8)]),
+            ("stays", 0, vec![op(0, 0, 1, 2, 1, 0, STAYS), start(0, 0), come(0, 0, REPLY)]),
+            (
+                "asked",
+                1,
+                vec![come(201, 1, 0), answer(0, 2, 0), answer(0, 2, 0), come(200, 0, 0), answer(1, 0, 2)],
+            ),
+            ("overlap", 1, vec![come(201, 0, 0), answer(0, 0, STAYS), come(202, 0, 0), answer(1, 3, 4)]),
+        ];
+        for (plan, answers, ops) in plans {
+            let bytes = [vec![wire, answers, 8], ops.concat()].concat();
+            write(directory, &format!("{name}-{plan}"), &bytes);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the fuzz targets start from and what they ever found, replayed by an ordinary test.
 
-use fdpost_proptests::{broker, control, oracle, send_fd, sender, transcript};
+use fdpost_proptests::{broker, calls, control, oracle, send_fd, sender, transcript};
 use std::fs;
 use std::path::Path;
 
@@ -14,6 +14,11 @@ fn replay(target: &str, least: usize, oracle: fn(&[u8])) {
         println!("{}", file.display());
         oracle(&fs::read(&file).unwrap());
     }
+}
+
+#[test] // P1, P2, P3, P5, P8
+fn calls_corpus() {
+    replay("calls", 30, calls::check_bytes);
 }
 
 #[test] // P2, P8
