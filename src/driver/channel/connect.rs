@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{connect, setsockopt, sockopt};
-use nix::sys::time::TimeVal;
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::{Channel, Origin};
 use crate::driver::address::Address;
@@ -67,7 +67,7 @@ impl<P: Profile> Channel<P> {
         // connect(2) itself waits for it, as long as SO_SNDTIMEO says (unix_stream_connect).
         let wait_at_most = |duration: Duration| {
             let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-            let value = TimeVal::new(micros / 1_000_000, micros % 1_000_000);
+            let value = TimeVal::microseconds(micros);
             setsockopt(&socket, sockopt::SendTimeout, &value).map_err(|errno| Error::io("setsockopt", errno))
         };
         loop {
