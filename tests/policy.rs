@@ -15,10 +15,13 @@ use fdpost::{
     Accept, Channel, Error, Libcamera, Limits, Memfd, Message, Packet, Policy, Profile, Seals, Stream,
     Violation,
 };
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::pipe2;
 use support::{
-    Ledger, assert_final, assert_unread, files, identity, libcamera_header, packet_header, raw_send,
+    Ledger, assert_final, assert_unread, files, identity, is_shut_down, libcamera_header, packet_header,
+    raw_send,
 };
 
 const LIMITS: Limits = Limits::new().descriptors(4);
@@ -197,5 +200,27 @@ fn the_policy_goes_with_the_receiving_half() {
     assert_eq!(refusal(error).2, "a pipe, open for reading");
     assert_eq!(sending.send(Message::new(b"late")).unwrap_err().error, error, "senders are told the same");
     drop((sending, receiving, peer, _theirs));
+    ledger.close();
+}
+
+#[test] // P2, P3, P9; CO-12 for the classic two bytes
+fn send_fd_of_the_kinds_that_are_accepted() {
+    use fdpost::driver::{FdReply, receive_fd_accepting, send_error, send_fd};
+    let ledger = Ledger::open();
+    let policy = Policy::new().slot(0, Accept::memfd(Seals::STEADY));
+    for kind in [SockType::Stream, SockType::SeqPacket, SockType::Datagram] {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let receive = || receive_fd_accepting(&ours, &LIMITS, &policy, soon());
+        send_fd(&theirs, sealed()).unwrap();
+        send_error(&theirs, 7, "none left").unwrap();
+        send_fd(&theirs, pipe()).unwrap();
+        assert!(matches!(receive(), Ok(FdReply::Descriptor(_))));
+        assert!(matches!(receive(), Ok(FdReply::Error { status: 7, .. })));
+        let (slot, required, found) = refusal(receive().unwrap_err());
+        assert_eq!((slot, &required[..]), (0, "a memfd with seals shrink, write"));
+        assert_eq!(found, "a pipe, open for reading");
+        assert!(is_shut_down(&ours), "{kind:?}");
+        assert_eq!(send_fd(&theirs, sealed()).unwrap_err().errno(), Some(Errno::EPIPE as i32));
+    }
     ledger.close();
 }

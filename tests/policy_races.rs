@@ -174,7 +174,9 @@ fn a_file_that_keeps_changing_its_size() {
 #[test] // P9: an old kernel, or a container's old filter
 fn without_statx_fstat_takes_its_place() {
     let ledger = Ledger::open();
-    for errno in [Errno::ENOSYS, Errno::EPERM] {
+    // A 32-bit C library has no fstat(2) that is not statx(2) itself, unless there is none (ENOSYS).
+    let errnos = if cfg!(target_pointer_width = "32") { 1 } else { 2 };
+    for errno in [Errno::ENOSYS, Errno::EPERM].into_iter().take(errnos) {
         let judged = under(libc::SYS_statx, None, errno, || {
             let check = |accept: Accept, descriptor: OwnedFd| {
                 Policy::new().every(accept).check(&Message::new(b"").with(descriptor)).is_ok()

@@ -70,6 +70,9 @@ fn advice(error: &Error) -> &'static str {
         Error::Exhausted(_) => "raise this process's limits (ulimit -n for descriptors) and start again",
         Error::Misuse(_) => "change the command line accordingly",
         Error::PeerGone { .. } | Error::Closed => "start the peer again",
+        Error::DescriptorsRefused => {
+            "the other side must accept descriptors (--max-descriptors); or send none"
+        }
         Error::TimedOut => "see that the peer reads and answers, or allow more time",
         _ => "see that the descriptor is a connected socket and try again",
     }

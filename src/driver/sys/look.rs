@@ -48,7 +48,8 @@ const AT_STATX_DONT_SYNC: i32 = 0x4000;
 /// file system from asking its server, which may let us wait as long as it likes.
 ///
 /// Where there is no statx(2) (before Linux 4.11), or a container's filter forbids it (old ones say
-/// EPERM), fstat(2) takes its place, and that does ask.
+/// EPERM), fstat(2) takes its place, and that does ask. (A 32-bit C library may have no fstat(2) but by
+/// statx(2): there EPERM stays.)
 pub(in crate::driver) fn status(file: BorrowedFd<'_>) -> Result<Status, Errno> {
     let flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC;
     let mask = STATX_TYPE | STATX_SIZE;
