@@ -4,6 +4,7 @@
 mod driver;
 mod support;
 
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::Duration;
 
@@ -194,9 +195,9 @@ fn a_receiver_without_a_bell_looks_by_itself() {
     let (sending, mut receiving, mut peer) = split::<Packet>(Bounds::new().messages(8));
     let receiver = thread::Builder::new().name("receiver".into());
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    // As many as poll(2) needs to be willing, which all are open.
-    let open = support::descriptors().len() as u64;
-    setrlimit(Resource::RLIMIT_NOFILE, open, hard).unwrap();
+    // All numbers below the lowest that is free are taken.
+    let free = files(1).remove(0).as_raw_fd();
+    setrlimit(Resource::RLIMIT_NOFILE, free.try_into().unwrap(), hard).unwrap();
     let receiver = receiver.spawn(move || receiving.receive_by(soon()).unwrap()).unwrap();
     thread::sleep(Duration::from_millis(50));
     let count = fill(&sending);
@@ -204,6 +205,31 @@ fn a_receiver_without_a_bell_looks_by_itself() {
     peer.send(Message::new(b"all here")).unwrap();
     assert_eq!(receiver.join().unwrap().payload(), b"all here");
     setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+}
+
+/// How many messages more are accepted behind the one that finds the socket full.
+fn accepted_behind(bounds: Bounds, message: impl Fn() -> Message) -> usize {
+    let (sending, _receiving, _peer) = split::<Packet>(bounds);
+    while sending.try_send(Message::new([9; 900])).unwrap() == Sent::Complete {}
+    let accepted = (0..).find(|_| sending.try_send(message()).is_err_and(|e| e.error == Error::WouldBlock));
+    assert_eq!(sending.lost().messages, 0);
+    accepted.unwrap()
+}
+
+#[test] // P4: the one that is in flight counts.
+fn the_queue_is_bounded_by_messages_bytes_and_descriptors() {
+    let ledger = Ledger::open();
+    assert_eq!(accepted_behind(Bounds::new().messages(5), || Message::new([1; 900])), 4);
+    assert_eq!(accepted_behind(Bounds::new().bytes(4500), || Message::new([1; 900])), 4);
+    assert_eq!(accepted_behind(Bounds::new().bytes(4499), || Message::new([1; 900])), 3);
+    let with_file = || Message::new(b"x").with(files(1).remove(0));
+    assert_eq!(accepted_behind(Bounds::new().descriptors(3), with_file), 3);
+    // One that exceeds a bound by itself waits until nothing else is queued, and is taken then.
+    let (sending, receiving, mut peer) = split::<Packet>(Bounds::new().bytes(10).descriptors(0));
+    assert_eq!(sending.try_send(with_file()).unwrap(), Sent::Complete);
+    assert_eq!(peer.receive_by(soon()).unwrap().descriptor_count(), 1);
+    drop((sending, receiving, peer));
+    ledger.close();
 }
 
 #[test] // P5 P7: poll(2) says EINVAL where RLIMIT_NOFILE is below one; the flusher stays all the same.

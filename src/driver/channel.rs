@@ -186,6 +186,8 @@ impl<P: Profile> Channel<P> {
 
     /// A sending half for any number of threads, and a receiving half. At most 1024 messages,
     /// 1 MiB and 256 descriptors are queued; [`split_within`](Self::split_within) says otherwise.
+    /// A receive that has to wait keeps one descriptor more open from then on (eventfd(2)): it is
+    /// woken with it for what a [`try_send`](crate::Sending::try_send) left to be sent.
     ///
     /// ```
     /// use fdpost::{Channel, Limits, Message, Packet};
