@@ -5,8 +5,10 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use fdpost::Address;
 use nix::errno::Errno;
@@ -131,4 +133,17 @@ pub fn pidfd(process: u32) -> OwnedFd {
     let number = Errno::result(number).unwrap();
     // SAFETY: it was just made, and nobody else knows of it.
     unsafe { OwnedFd::from_raw_fd(number as i32) }
+}
+
+/// Waits until a child has ended by itself.
+#[track_caller]
+pub fn finish(child: &mut Child, patience: Duration) -> ExitStatus {
+    let deadline = Instant::now() + patience;
+    loop {
+        match child.try_wait().unwrap() {
+            Some(status) => return status,
+            None => assert!(Instant::now() < deadline, "the child does not end"),
+        }
+        sleep(Duration::from_millis(2));
+    }
 }

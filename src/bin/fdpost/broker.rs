@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use clap::Args;
 use fdpost::broker::Quotas;
-use fdpost::{Address, Broker, Error, Listening, PeerRule};
+use fdpost::{Address, Broker, Error, Listening};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::exit::{Failure, Outcome, USAGE};
-use crate::options::Format;
+use crate::options::{self, Format};
 
 /// Hand out fresh channels by name: a service registers one, a client asks for it, and each gets an
 /// end of a pair of sockets made for the two of them.
@@ -33,7 +33,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PATH")]
     listen: OsString,
     /// Permission bits of the socket's file, octal: who may write it may connect
-    #[arg(long, value_name = "MODE", default_value = "600", value_parser = mode)]
+    #[arg(long, value_name = "MODE", default_value = "600", value_parser = options::mode)]
     mode: u32,
     /// Only processes of this user may connect
     #[arg(long, value_name = "UID")]
@@ -57,13 +57,6 @@ pub(crate) struct Options {
     format: Format,
 }
 
-fn mode(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode @ 0..=0o777) => Ok(mode),
-        _ => Err("it may be 0 to 777, in octal".to_owned()),
-    }
-}
-
 pub(crate) fn run(options: &Options) -> Outcome {
     // Before any thread: each inherits that these wait for the one that asks for them.
     let mut signals = SigSet::empty();
@@ -74,7 +67,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         .connections(options.max_connections, options.user_connections)
         .names(options.max_names, options.user_names)
         .patience(Duration::from_millis(options.patience));
-    let rule = options.peer_uid.map_or_else(PeerRule::new, |uid| PeerRule::new().uid(uid));
+    let rule = options::peer_rule(options.peer_uid);
     let listening = Listening::new().mode(options.mode).rule(rule);
     let address = Address::parse(&options.listen);
     let mut broker =

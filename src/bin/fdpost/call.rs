@@ -9,14 +9,14 @@ use clap::Args;
 use fdpost::calls::{CallId, Correlate};
 use fdpost::driver::Event;
 use fdpost::limits::SCM_MAX_FD;
-use fdpost::{Calls, Channel, Deadline, Error, Head, Libcamera, Limits, Message, Packet, Stream};
+use fdpost::{Calls, Channel, Deadline, Error, Head, Limits, Message};
 
 use crate::accepting::Accepting;
 use crate::content::Content;
-use crate::conversation::{self, Part, Received};
+use crate::conversation::{self, Opened, Part, Received};
 use crate::event::Printer;
 use crate::exit::{Failure, IO, NO_REPLY, Outcome};
-use crate::options::{Format, Profile, Wire};
+use crate::options::{Connect, Format, Profile, Wire};
 use crate::run::Started;
 use crate::save;
 use crate::send::REPLY_PAYLOAD;
@@ -25,7 +25,8 @@ use crate::serve::{End, Watch};
 /// How long a command may take to end once its answer came.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Call whoever holds the other end of the inherited socket, or a command, and print the answer.
+/// Call whoever holds the other end of the inherited socket, who listens at a path, or a command, and
+/// print the answer.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 On packet the answer is a reply (flag 1) with the call's correlation; on libcamera the payload that
@@ -44,8 +45,11 @@ Examples:
 pub(crate) struct Options {
     /// Number of the descriptor under which whoever starts fdpost left a connected AF_UNIX socket
     /// open for it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), conflicts_with = "command", required_unless_present = "command")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), conflicts_with = "command",
+        conflicts_with = "connect", required_unless_present_any = ["command", "connect"])]
     fd: Option<i32>,
+    #[command(flatten)]
+    connect: Connect,
     #[command(flatten)]
     wire: Wire,
     #[command(flatten)]
@@ -79,24 +83,33 @@ pub(crate) fn run(options: &Options) -> Outcome {
         ));
     }
     let message = message(options)?;
-    let (socket, command) = match options.fd {
-        Some(number) => (conversation::take(number)?, None),
-        None => {
+    let limits = Limits::new().payload(REPLY_PAYLOAD).descriptors(options.max_descriptors());
+    let (opened, command) = match (options.connect.address(), options.fd) {
+        (Some(_), _) if !options.command.is_empty() => {
+            return Err(Failure::usage("a command and --connect are two peers; leave one of them out"));
+        }
+        (Some(address), _) => {
+            let until = Deadline::after(Duration::from_millis(options.timeout));
+            (Opened::connect(profile, address, limits, &options.connect.rule(), until)?, None)
+        }
+        (None, Some(number)) => (Opened::given(profile, conversation::take(number)?, limits)?, None),
+        (None, None) => {
             let (ours, theirs) = conversation::pair(profile)?;
-            (ours, Some(Started::new(&options.command, theirs)?))
+            let command = Started::new(&options.command, theirs)?;
+            (Opened::given(profile, ours, limits)?, Some(command))
         }
     };
-    let mut caller = Caller { options, printer: Printer { profile, json: options.format.json }, command };
-    match profile {
-        Profile::Libcamera => caller.call::<Libcamera>(socket, message, |_| Ok(()))?,
-        Profile::Packet => caller.call::<Packet>(socket, message, |_| Ok(()))?,
-        Profile::Stream => {
-            let (wire, printer) = (&options.wire, caller.printer);
-            caller.call::<Stream>(socket, message, |channel| {
-                conversation::begin(channel, wire, Part::Begins, printer)
-            })?;
+    let printer = Printer { profile, json: options.format.json, client: None };
+    let mut caller = Caller { options, printer, command };
+    match opened {
+        Opened::Libcamera(channel) => caller.call(channel, message)?,
+        Opened::Packet(channel) => caller.call(channel, message)?,
+        Opened::Stream(mut channel) => {
+            conversation::begin(&mut channel, &options.wire, Part::Begins, printer)?;
+            caller.call(channel, message)?;
         }
-        Profile::SendFd => {}
+        // Refused above: it has no calls.
+        Opened::SendFd(_) => {}
     }
     // Nothing tells the other end of a datagram pair that this one is gone.
     let end = if profile == Profile::Libcamera { End::Idle } else { End::Closed };
@@ -131,18 +144,10 @@ struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    fn call<P: Correlate>(
-        &mut self,
-        socket: OwnedFd,
-        message: Message,
-        begin: impl FnOnce(&mut Channel<P>) -> Outcome,
-    ) -> Outcome {
-        let limits = Limits::new().payload(REPLY_PAYLOAD).descriptors(self.options.max_descriptors());
-        let mut channel = Channel::<P>::from_fd(socket, limits).map_err(conversation::unfit)?;
+    fn call<P: Correlate>(&mut self, mut channel: Channel<P>, message: Message) -> Outcome {
         if let Some(policy) = self.options.accepting.policy() {
             channel.set_policy(policy);
         }
-        begin(&mut channel)?;
         let mut calls = Calls::new(channel);
         let until = Deadline::after(Duration::from_millis(self.options.timeout));
         let call = match calls.start(message, until).map_err(Error::from) {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use fdpost::driver::{FdReply, receive_fd_accepting, receive_fd_within, send_error, send_fd};
 use fdpost::{
-    Channel, Deadline, Error, Libcamera, Limits, Message, Misuse, Packet, Policy, Sent, Stream, Transport,
-    inherited,
+    Address, Channel, Deadline, Error, Libcamera, Limits, Message, Misuse, Packet, PeerRule, Policy, Sent,
+    Stream, Transport, inherited,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -74,26 +74,77 @@ pub(crate) fn unfit(error: Error) -> Failure {
     }
 }
 
-/// A conversation over `socket`. Prints `ready` and, where there is one, the handshake.
+/// A socket, fit for its wire.
+pub(crate) enum Opened {
+    Libcamera(Channel<Libcamera>),
+    Packet(Channel<Packet>),
+    Stream(Channel<Stream>),
+    SendFd(OwnedFd),
+}
+
+impl Opened {
+    /// What somebody else made and connected.
+    pub(crate) fn given(profile: Profile, socket: OwnedFd, limits: Limits) -> Outcome<Self> {
+        Ok(match profile {
+            Profile::Libcamera => Self::Libcamera(Channel::from_fd(socket, limits).map_err(unfit)?),
+            Profile::Packet => Self::Packet(Channel::from_fd(socket, limits).map_err(unfit)?),
+            Profile::Stream => Self::Stream(Channel::from_fd(socket, limits).map_err(unfit)?),
+            Profile::SendFd => {
+                check_classic(&socket).map_err(unfit)?;
+                Self::SendFd(socket)
+            }
+        })
+    }
+
+    /// Connects to who listens there.
+    pub(crate) fn connect(
+        profile: Profile,
+        address: &Address,
+        limits: Limits,
+        rule: &PeerRule,
+        until: Deadline,
+    ) -> Outcome<Self> {
+        let failed = |error| Failure::of(format_args!("connecting to {address}"), error);
+        Ok(match profile {
+            Profile::Libcamera => {
+                Self::Libcamera(Channel::connect_with(address, limits, rule, until).map_err(failed)?)
+            }
+            Profile::Packet => {
+                Self::Packet(Channel::connect_with(address, limits, rule, until).map_err(failed)?)
+            }
+            Profile::Stream => {
+                Self::Stream(Channel::connect_with(address, limits, rule, until).map_err(failed)?)
+            }
+            Profile::SendFd => {
+                let limits = limits.descriptors(limits.descriptors.max(1));
+                Self::classic(&Channel::connect_with(address, limits, rule, until).map_err(failed)?)
+                    .map_err(failed)?
+            }
+        })
+    }
+
+    /// `send-fd` is no channel: its socket alone.
+    pub(crate) fn classic(channel: &Channel<Stream>) -> Result<Self, Error> {
+        inherited(channel.as_fd().as_raw_fd()).map(Self::SendFd)
+    }
+}
+
+/// A conversation. Prints `ready` and, where there is one, the handshake.
 pub(crate) fn open(
-    socket: OwnedFd,
+    opened: Opened,
     wire: &Wire,
     limits: Limits,
     part: Part,
     printer: Printer,
 ) -> Outcome<Conversation> {
-    let conversation = match wire.profile {
-        Profile::Libcamera => messages(Channel::<Libcamera>::from_fd(socket, limits).map_err(unfit)?),
-        Profile::Packet => messages(Channel::<Packet>::from_fd(socket, limits).map_err(unfit)?),
-        Profile::Stream => {
-            let mut channel = Channel::<Stream>::from_fd(socket, limits).map_err(unfit)?;
+    let conversation = match opened {
+        Opened::Libcamera(channel) => messages(channel),
+        Opened::Packet(channel) => messages(channel),
+        Opened::Stream(mut channel) => {
             begin(&mut channel, wire, part, printer)?;
             return Ok(messages(channel));
         }
-        Profile::SendFd => {
-            check_classic(&socket).map_err(unfit)?;
-            Conversation::SendFd { socket, limits, policy: None }
-        }
+        Opened::SendFd(socket) => Conversation::SendFd { socket, limits, policy: None },
     };
     if part == Part::Answers {
         printer.plain("ready")?;

@@ -18,6 +18,8 @@ const SHOWN: usize = 64;
 pub(crate) struct Printer {
     pub(crate) profile: Profile,
     pub(crate) json: bool,
+    /// Which client of a listener it is about, from 1.
+    pub(crate) client: Option<u64>,
 }
 
 /// Fields in the order in which they are printed: `serde_json`'s own map would sort them.
@@ -87,8 +89,18 @@ impl Printer {
         self.line(fields, &format!("error: {rule}: {text}"))
     }
 
-    fn line(self, fields: Fields, text: &str) -> io::Result<()> {
-        print(self.json, fields, text)
+    /// Somebody connected whom `--peer-uid` does not let pass.
+    pub(crate) fn refused(self, pid: i32, uid: u32, gid: u32) -> io::Result<()> {
+        let fields =
+            vec![("event", json!("refused")), ("pid", json!(pid)), ("uid", json!(uid)), ("gid", json!(gid))];
+        self.line(fields, &format!("refused: process {pid}, user {uid}, group {gid}"))
+    }
+
+    fn line(self, mut fields: Fields, text: &str) -> io::Result<()> {
+        let Some(client) = self.client else { return print(self.json, fields, text) };
+        // Behind the event's name.
+        fields.insert(1, ("client", json!(client)));
+        print(self.json, fields, &format!("client {client}: {text}"))
     }
 }
 

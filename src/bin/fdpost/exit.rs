@@ -20,13 +20,15 @@ pub(crate) const NO_REPLY: u8 = 75;
 pub(crate) struct Failure {
     pub(crate) status: u8,
     pub(crate) sentence: String,
+    /// Nothing can be said any more: it is no single peer's.
+    pub(crate) fatal: bool,
 }
 
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     pub(crate) fn new(status: u8, sentence: impl Display) -> Self {
-        Self { status, sentence: sentence.to_string() }
+        Self { status, sentence: sentence.to_string(), fatal: false }
     }
 
     pub(crate) fn usage(sentence: impl Display) -> Self {
@@ -73,6 +75,11 @@ fn advice(error: &Error) -> &'static str {
         Error::DescriptorsRefused => {
             "the other side must accept descriptors (--max-descriptors); or send none"
         }
+        Error::PeerRefused { .. } => "see who listens there, or allow that user with --peer-uid",
+        Error::AddressInUse => "end whoever serves it, or choose another path",
+        Error::NotASocket => "choose another path, or remove the file yourself",
+        Error::Io { call: "connect", .. } => "see that somebody listens there, with the same --profile",
+        Error::Io { call: "bind", .. } => "see that the directory exists and may be written to",
         Error::TimedOut => "see that the peer reads and answers, or allow more time",
         _ => "see that the descriptor is a connected socket and try again",
     }
@@ -81,6 +88,7 @@ fn advice(error: &Error) -> &'static str {
 /// Standard output was written to, or could not be.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::new(IO, format_args!("standard output: {error}; give it a reader that stays, or a file"))
+        let sentence = format!("standard output: {error}; give it a reader that stays, or a file");
+        Self { fatal: true, ..Self::new(IO, sentence) }
     }
 }

@@ -20,6 +20,7 @@ mod inspect_relay;
 mod inspect_show;
 mod inspect_sides;
 mod kinds;
+mod listening;
 mod numbers;
 mod options;
 mod pages;

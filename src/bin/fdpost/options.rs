@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use fdpost::Limits;
 use fdpost::limits::SCM_MAX_FD;
+use fdpost::{Address, Deadline, Limits, PeerRule};
 
 use crate::accepting::Accepting;
+use crate::conversation::{self, Opened};
 use crate::exit::{Failure, Outcome};
 
 /// The byte formats.
@@ -39,8 +40,61 @@ pub(crate) enum Reply {
 pub(crate) struct Socket {
     /// Number of the descriptor: the small number under which whoever starts fdpost left a
     /// connected AF_UNIX socket open for it (0 is its standard input)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
-    pub(crate) fd: i32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..),
+        required_unless_present = "connect", conflicts_with = "connect")]
+    fd: Option<i32>,
+    #[command(flatten)]
+    connect: Connect,
+}
+
+/// Where to connect to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Connect {
+    /// Connect to who listens at this path, or under the abstract name that follows an @ (packet,
+    /// stream, send-fd; to a file whose name begins with @ as ./@NAME)
+    #[arg(long, value_name = "PATH", value_parser = address)]
+    connect: Option<Address>,
+    /// Only if the listener is of this user
+    #[arg(long, value_name = "N", requires = "connect", conflicts_with = "fd")]
+    peer_uid: Option<u32>,
+}
+
+impl Socket {
+    pub(crate) fn open(&self, profile: Profile, limits: Limits, until: Deadline) -> Outcome<Opened> {
+        match (&self.connect.connect, self.fd) {
+            (Some(address), _) => Opened::connect(profile, address, limits, &self.connect.rule(), until),
+            (None, Some(number)) => Opened::given(profile, conversation::take(number)?, limits),
+            (None, None) => Err(Failure::usage("no socket is given; give --fd or --connect")),
+        }
+    }
+}
+
+impl Connect {
+    pub(crate) const fn address(&self) -> Option<&Address> {
+        self.connect.as_ref()
+    }
+
+    pub(crate) fn rule(&self) -> PeerRule {
+        peer_rule(self.peer_uid)
+    }
+}
+
+/// A path, or `@` and an abstract name.
+#[expect(clippy::unnecessary_wraps, reason = "the form that clap wants")]
+pub(crate) fn address(text: &str) -> Result<Address, std::convert::Infallible> {
+    Ok(Address::parse(text))
+}
+
+/// Permission bits, in octal.
+pub(crate) fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode @ 0..=0o777) => Ok(mode),
+        _ => Err("it may be 0 to 777, in octal".to_owned()),
+    }
+}
+
+pub(crate) fn peer_rule(uid: Option<u32>) -> PeerRule {
+    uid.map_or_else(PeerRule::new, |uid| PeerRule::new().uid(uid))
 }
 
 /// Which wire.

@@ -18,7 +18,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
 use crate::content::Content;
-use crate::conversation::{self, Part};
+use crate::conversation::{self, Opened, Part};
 use crate::event::Printer;
 use crate::exit::{Failure, IO, Outcome};
 use crate::options::{Serving, Wire};
@@ -67,13 +67,14 @@ pub(crate) fn run(options: &Options) -> Outcome {
     if first.is_given() {
         first.check(wire.profile)?;
     }
-    let printer = Printer { profile: wire.profile, json: serving.format.json };
+    let printer = Printer { profile: wire.profile, json: serving.format.json, client: None };
     let (ours, theirs) = conversation::pair(wire.profile)?;
     let mut started = Started::new(command, theirs)?;
     if wire.handshake {
         // The 500 ms are for answering, and not for an interpreter to start.
         conversation::await_begin(&ours)?;
     }
+    let ours = Opened::given(wire.profile, ours, serving.limits())?;
     let mut conversation = conversation::open(ours, wire, serving.limits(), Part::Answers, printer)?;
     conversation.set_policy(serving.accepting.policy());
     if first.is_given() {

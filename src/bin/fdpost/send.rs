@@ -21,7 +21,7 @@ pub(crate) const REPLY_PAYLOAD: u32 = 4 * 1024 * 1024;
 /// Descriptors that a reply may bring: all that one message can carry.
 const REPLY_DESCRIPTORS: u8 = 253;
 
-/// Send one message over the inherited socket, with open files if you like.
+/// Send one message over an inherited socket, or to who listens at a path, with open files if you like.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 With --expect-reply the first message that comes is printed, as `fdpost serve` prints it; up to 4 MiB
@@ -60,12 +60,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let Options { wire, content, .. } = options;
     wire.check()?;
     content.check(wire.profile)?;
-    let socket = conversation::take(options.socket.fd)?;
-    let printer = Printer { profile: wire.profile, json: options.format.json };
+    let printer = Printer { profile: wire.profile, json: options.format.json, client: None };
     let limits = Limits::new().payload(REPLY_PAYLOAD).descriptors(REPLY_DESCRIPTORS);
-    let mut conversation = conversation::open(socket, wire, limits, Part::Begins, printer)?;
-    conversation.set_policy(options.accepting.policy());
     let until = Deadline::after(Duration::from_millis(options.timeout));
+    let opened = options.socket.open(wire.profile, limits, until)?;
+    let mut conversation = conversation::open(opened, wire, limits, Part::Begins, printer)?;
+    conversation.set_policy(options.accepting.policy());
     content.send(
         &mut conversation,
         wire.profile,

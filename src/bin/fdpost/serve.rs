@@ -1,4 +1,4 @@
-//! `fdpost serve`: answers whoever holds the other end of an inherited socket.
+//! `fdpost serve`: answers whoever holds the other end of an inherited socket, or connects.
 
 use std::time::Duration;
 
@@ -6,15 +6,17 @@ use clap::Args;
 use fdpost::profile::packet::REPLY;
 use fdpost::{Deadline, Error, Head, Message};
 
-use crate::conversation::{self, Conversation, Part, Received};
+use crate::conversation::{self, Conversation, Opened, Part, Received};
 use crate::event::Printer;
 use crate::exit::{Failure, IO, Outcome};
-use crate::options::{Profile, Reply, Serving, Socket, Wire};
+use crate::listening::Listening;
+use crate::options::{Profile, Reply, Serving, Wire};
 
-/// Serve the inherited socket: print what comes, send it back if asked to.
+/// Serve the inherited socket, or whoever connects to a path: print what comes, send it back if asked to.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Prints one line per event: ready, handshake, message, peer-error, violation, error, closed, idle.
+Prints one line per event: ready, handshake, message, peer-error, violation, error, closed, idle; with
+--listen also listening and refused, and each line says which client it is about.
 Exit status: 0 closed or idle, 64 usage, 65 the peer broke a rule, 74 this side or I/O failed.
 
 On the wire libcamera nobody can see that the peer closed: `closed` comes only when a reply cannot
@@ -24,10 +26,18 @@ Example: `fdpost run` makes a pair of sockets and starts `fdpost serve` with one
   fdpost run --profile packet --data hello --idle-timeout 500 -- \\
     fdpost serve --fd '{}' --profile packet --reply reverse
 From a program: make a socketpair and start `fdpost serve --fd N ...` so that it inherits one end as
-descriptor N.")]
+descriptor N.
+For whoever comes, from two terminals:
+  fdpost serve --listen ./post --profile packet --reply reverse
+  fdpost send --connect ./post --profile packet --data hello --expect-reply")]
 pub(crate) struct Options {
+    /// Number of the descriptor: the small number under which whoever starts fdpost left a
+    /// connected AF_UNIX socket open for it (0 is its standard input)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..),
+        required_unless_present = "listen", conflicts_with = "listen")]
+    fd: Option<i32>,
     #[command(flatten)]
-    socket: Socket,
+    listening: Listening,
     #[command(flatten)]
     wire: Wire,
     #[command(flatten)]
@@ -35,15 +45,21 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Outcome {
-    options.wire.check()?;
-    let socket = conversation::take(options.socket.fd)?;
-    let printer = Printer { profile: options.wire.profile, json: options.serving.format.json };
-    let limits = options.serving.limits();
-    let mut conversation = conversation::open(socket, &options.wire, limits, Part::Answers, printer)?;
-    conversation.set_policy(options.serving.accepting.policy());
-    Server { printer, reply: options.serving.reply, idle: options.serving.idle() }
-        .serve(&mut conversation, &mut Forever)?;
-    Ok(())
+    let Options { fd, listening, wire, serving } = options;
+    wire.check()?;
+    let Some(number) = *fd else { return listening.serve(wire, serving) };
+    let printer = Printer { profile: wire.profile, json: serving.format.json, client: None };
+    let opened = Opened::given(wire.profile, conversation::take(number)?, serving.limits())?;
+    converse(opened, wire, serving, printer)
+}
+
+/// One peer, from `ready` to the end.
+pub(crate) fn converse(opened: Opened, wire: &Wire, serving: &Serving, printer: Printer) -> Outcome {
+    let mut conversation = conversation::open(opened, wire, serving.limits(), Part::Answers, printer)?;
+    conversation.set_policy(serving.accepting.policy());
+    Server { printer, reply: serving.reply, idle: serving.idle() }
+        .serve(&mut conversation, &mut Forever)
+        .map(drop)
 }
 
 /// The process on the other end, where it is this command's to watch.

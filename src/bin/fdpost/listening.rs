@@ -1,0 +1,198 @@
+//! `fdpost serve --listen`: whoever connects, several at once if asked to.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use clap::Args;
+use fdpost::{Address, Deadline, Error, Limits, Listener, Misuse, Packet, PeerRule, Stream};
+
+use crate::conversation::Opened;
+use crate::event::Printer;
+use crate::exit::{Failure, Outcome, VIOLATION};
+use crate::options::{self, Profile, Serving, Wire};
+use crate::serve::converse;
+
+/// Where to listen, and for whom.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Listening {
+    /// Listen at this path, or under the abstract name that follows an @ (packet, stream, send-fd; at a
+    /// file whose name begins with @ as ./@NAME). A socket's file that nobody serves is replaced
+    #[arg(long, value_name = "PATH", value_parser = options::address)]
+    listen: Option<Address>,
+    /// Permissions of the socket's file, in octal: who may write it may connect
+    #[arg(long, value_name = "MODE", value_parser = options::mode, default_value = "600", requires = "listen", conflicts_with = "fd")]
+    mode: u32,
+    /// How many clients are served at once; others wait until one of them is done
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024),
+        default_value_t = 1, requires = "listen", conflicts_with = "fd")]
+    jobs: u64,
+    /// End when so many clients were served; without it, never
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "listen", conflicts_with = "fd")]
+    clients: Option<u64>,
+    /// Serve only this user; others are closed unheard
+    #[arg(long, value_name = "N", requires = "listen", conflicts_with = "fd")]
+    peer_uid: Option<u32>,
+}
+
+/// A listener of the wire.
+enum Door {
+    Packet(Listener<Packet>),
+    Stream(Listener<Stream>),
+    SendFd(Listener<Stream>),
+}
+
+impl Door {
+    fn open(profile: Profile, address: &Address, limits: Limits, mode: u32, rule: PeerRule) -> Outcome<Self> {
+        let listening = fdpost::Listening::new().mode(mode).rule(rule);
+        let failed = |error| Failure::of(format_args!("listening at {address}"), error);
+        Ok(match profile {
+            Profile::Libcamera => return Err(failed(Misuse::PairsOnly { wire: "libcamera" }.into())),
+            Profile::Packet => Self::Packet(Listener::bind_with(address, limits, listening).map_err(failed)?),
+            Profile::Stream => Self::Stream(Listener::bind_with(address, limits, listening).map_err(failed)?),
+            Profile::SendFd => {
+                let limits = limits.descriptors(limits.descriptors.max(1));
+                Self::SendFd(Listener::bind_with(address, limits, listening).map_err(failed)?)
+            }
+        })
+    }
+
+    fn accept(&self, until: Deadline) -> Result<Opened, Error> {
+        match self {
+            Self::Packet(listener) => listener.accept_by(until).map(Opened::Packet),
+            Self::Stream(listener) => listener.accept_by(until).map(Opened::Stream),
+            Self::SendFd(listener) => Opened::classic(&listener.accept_by(until)?),
+        }
+    }
+
+    /// Nobody is accepted any more.
+    fn shut(&self) {
+        match self {
+            Self::Packet(listener) => listener.shutdown(),
+            Self::Stream(listener) | Self::SendFd(listener) => listener.shutdown(),
+        }
+    }
+}
+
+impl Listening {
+    pub(crate) fn serve(&self, wire: &Wire, serving: &Serving) -> Outcome {
+        let Some(address) = &self.listen else {
+            return Err(Failure::usage("no socket is given; give --fd or --listen"));
+        };
+        let rule = options::peer_rule(self.peer_uid);
+        let door = Door::open(wire.profile, address, serving.limits(), self.mode, rule)?;
+        let printer = Printer { profile: wire.profile, json: serving.format.json, client: None };
+        printer.plain("listening")?;
+        let hall = Hall {
+            door,
+            wire,
+            serving,
+            printer,
+            left: AtomicU64::new(self.clients.unwrap_or(u64::MAX)),
+            number: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+            idle: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        };
+        let jobs = self.jobs.min(self.clients.unwrap_or(u64::MAX));
+        thread::scope(|scope| {
+            for number in 1..jobs {
+                // Where no thread is to be had, those that there are serve all: this one at least.
+                if let Err(error) = thread::Builder::new().spawn_scoped(scope, || hall.work()) {
+                    eprintln!("fdpost: {number} of {jobs} clients are served at once: {error}");
+                    break;
+                }
+            }
+            hall.work();
+        });
+        if hall.idle.into_inner() {
+            printer.plain("idle")?;
+        }
+        hall.failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+/// What all who serve share.
+struct Hall<'a> {
+    door: Door,
+    wire: &'a Wire,
+    serving: &'a Serving,
+    printer: Printer,
+    /// Clients that may still be served.
+    left: AtomicU64,
+    /// The last one's number.
+    number: AtomicU64,
+    /// Who serves one.
+    busy: AtomicUsize,
+    /// Nobody came for so long that it is over.
+    idle: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+}
+
+impl Hall<'_> {
+    /// Serves one client after the other.
+    fn work(&self) {
+        while self.take_ticket() {
+            let opened = match self.next() {
+                Ok(Some(opened)) => opened,
+                Ok(None) => return,
+                Err(failure) => {
+                    self.fail(failure);
+                    return self.door.shut();
+                }
+            };
+            let client = self.number.fetch_add(1, Ordering::Relaxed) + 1;
+            let printer = Printer { client: Some(client), ..self.printer };
+            let served = converse(opened, self.wire, self.serving, printer);
+            self.busy.fetch_sub(1, Ordering::SeqCst);
+            if let Err(failure) = served {
+                let fatal = failure.fatal;
+                self.fail(failure);
+                if fatal {
+                    return self.door.shut();
+                }
+            }
+        }
+    }
+
+    fn take_ticket(&self) -> bool {
+        let take = |left: u64| left.checked_sub(1);
+        self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok()
+    }
+
+    /// Waits for the next client. `None`: none is to be served any more.
+    fn next(&self) -> Outcome<Option<Opened>> {
+        loop {
+            let until = self.serving.idle().map_or(Deadline::NEVER, Deadline::after);
+            match self.door.accept(until) {
+                Ok(opened) => {
+                    self.busy.fetch_add(1, Ordering::SeqCst);
+                    return Ok(Some(opened));
+                }
+                Err(Error::PeerRefused { pid, uid, gid }) => self.printer.refused(pid, uid, gid)?,
+                // Another's client may still be talking: then it is not over.
+                Err(Error::TimedOut) if self.busy.load(Ordering::SeqCst) > 0 => {}
+                Err(Error::TimedOut) => {
+                    self.idle.store(true, Ordering::SeqCst);
+                    self.door.shut();
+                    return Ok(None);
+                }
+                // Shut down by another, which says why.
+                Err(Error::Closed) => return Ok(None),
+                Err(error) => {
+                    self.printer.error(&error)?;
+                    return Err(Failure::of("no client can be accepted", error));
+                }
+            }
+        }
+    }
+
+    /// What the command ends with: a broken rule before all else, then what came first.
+    fn fail(&self, failure: Failure) {
+        let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let worse = |first: &Failure| failure.status == VIOLATION && first.status != VIOLATION;
+        if first.as_ref().is_none_or(worse) {
+            *first = Some(failure);
+        }
+    }
+}
