@@ -25,7 +25,7 @@ impl Closer {
         Self(Arc::downgrade(socket))
     }
 
-    /// As [`Channel::shutdown`]; nothing, if the channel is gone.
+    /// As [`Channel::shutdown`](crate::Channel::shutdown); nothing, if the channel is gone.
     pub fn shutdown(&self) {
         if let Some(socket) = self.0.upgrade() {
             socket.shutdown();
