@@ -1,5 +1,7 @@
 //! `fdpost broker`: every event, and its end.
 
+#[path = "support/cli.rs"]
+mod cli;
 mod support;
 #[path = "support/broker.rs"]
 mod support_broker;
@@ -9,13 +11,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use cli::{fdpost, run, start_with};
 use fdpost::broker::Audience;
 use fdpost::{BrokerClient, Channel, Error, Limits, Message, Packet, Refusal, Stream};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getgid, getuid};
 use serde_json::Value;
 use support::Ledger;
-use support_broker::meeting::Directory;
+use support_broker::meeting::{Directory, says};
 use support_broker::{refusal, soon, talk};
 
 /// A running `fdpost broker`, killed and reaped when dropped.
@@ -174,6 +177,70 @@ fn what_cannot_be_listened_on_is_said_in_a_sentence() {
     }
     assert_eq!(std::fs::read(&file).unwrap(), b"mine");
     broker.end(Signal::SIGTERM);
+    drop(directory);
+    ledger.close();
+}
+
+#[test] // P1, P2
+fn serve_send_and_call_meet_at_a_broker() {
+    let ledger = Ledger::open();
+    let directory = Directory::new();
+    let path = directory.join("broker");
+    let mut broker = Running::start(&path, "--json");
+    assert_eq!(broker.line(), r#"{"event":"ready"}"#);
+    let at = |words: &str| words.replace("AT", &format!("--broker {} --name post", path.display()));
+    for profile in ["packet", "stream", "libcamera"] {
+        let words =
+            at(&format!("serve AT --profile {profile} --reply reverse --clients 2 --max-descriptors 1"));
+        let mut server = start_with(fdpost(&format!("{words} --idle-timeout 60000 --jobs 2")), None);
+        says(server.child(), &["listening"]);
+        let words =
+            at(&format!("send AT --profile {profile} --data hello --attach /dev/null --expect-reply"));
+        let sent = run(&words);
+        assert_eq!(sent.status, Some(0), "{sent:?}");
+        assert!(sent.out[0].starts_with("message: 5 bytes \"olleh\", 1 descriptor (device)"), "{sent:?}");
+        if profile == "libcamera" {
+            // Nobody sees that the other end of a datagram pair is gone.
+            continue;
+        }
+        let called = run(&at(&format!("call AT --profile {profile} --data hello")));
+        assert_eq!(called.status, Some(0), "{called:?}");
+        assert!(called.out[0].starts_with("message: 5 bytes \"olleh\", 0 descriptors"), "{called:?}");
+        assert_eq!(server.finish().status, Some(0));
+    }
+    drop(broker);
+    drop(directory);
+    ledger.close();
+}
+
+#[test]
+fn what_a_broker_refuses_is_said_in_a_sentence() {
+    let ledger = Ledger::open();
+    let directory = Directory::new();
+    let path = directory.join("broker");
+    let at = |words: &str| words.replace("AT", &format!("--broker {}", path.display()));
+    let said = |words: &str, status: i32, sentence: &str| {
+        let ended = run(&at(words));
+        ended.expect(status, &[]);
+        ended.says(sentence);
+    };
+    said("send AT --name post --profile packet --data x", 74, "connecting to the broker");
+    let mut broker = Running::start(&path, "--json");
+    assert_eq!(broker.line(), r#"{"event":"ready"}"#);
+    said("send AT --name post --profile packet --data x", 74, "nobody serves that name");
+    let mut server = start_with(fdpost(&at("serve AT --name post --profile packet")), None);
+    says(server.child(), &["listening"]);
+    said("send AT --name post --profile stream --data x", 74, "the service speaks the wire packet");
+    said("serve AT --name post --profile packet", 74, "somebody serves that name");
+    said("send AT --name post --profile send-fd --attach /", 64, "hands out channels");
+    said("send AT --profile packet --data x", 64, "--name");
+    said("send AT --name no\u{e9} --profile packet --data x", 64, "no printable ASCII");
+    said("send AT --name post --connect x --profile packet --data x", 64, "--connect");
+    said("send AT --name post --fd 0 --profile packet --data x", 64, "--fd");
+    // A broker that goes takes its services with it: nobody can come any more.
+    broker.end(Signal::SIGTERM);
+    let ended = server.finish();
+    assert_eq!(ended.status, Some(74), "{ended:?}");
     drop(directory);
     ledger.close();
 }

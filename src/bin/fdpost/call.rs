@@ -46,7 +46,7 @@ pub(crate) struct Options {
     /// Number of the descriptor under which whoever starts fdpost left a connected AF_UNIX socket
     /// open for it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..), conflicts_with = "command",
-        conflicts_with = "connect", required_unless_present_any = ["command", "connect"])]
+        conflicts_with = "place", required_unless_present_any = ["command", "place"])]
     fd: Option<i32>,
     #[command(flatten)]
     connect: Connect,
@@ -84,14 +84,12 @@ pub(crate) fn run(options: &Options) -> Outcome {
     }
     let message = message(options)?;
     let limits = Limits::new().payload(REPLY_PAYLOAD).descriptors(options.max_descriptors());
-    let (opened, command) = match (options.connect.address(), options.fd) {
-        (Some(_), _) if !options.command.is_empty() => {
-            return Err(Failure::usage("a command and --connect are two peers; leave one of them out"));
-        }
-        (Some(address), _) => {
-            let until = Deadline::after(Duration::from_millis(options.timeout));
-            (Opened::connect(profile, address, limits, &options.connect.rule(), until)?, None)
-        }
+    if options.connect.is_given() && !options.command.is_empty() {
+        return Err(Failure::usage("a command and who is connected to are two peers; leave one of them out"));
+    }
+    let until = Deadline::after(Duration::from_millis(options.timeout));
+    let (opened, command) = match (options.connect.open(profile, limits, until), options.fd) {
+        (Some(opened), _) => (opened?, None),
         (None, Some(number)) => (Opened::given(profile, conversation::take(number)?, limits)?, None),
         (None, None) => {
             let (ours, theirs) = conversation::pair(profile)?;

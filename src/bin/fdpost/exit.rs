@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
-use fdpost::Error;
+use fdpost::{Error, Refusal};
 
 /// The command line, or what was handed over with it, is wrong (EX_USAGE).
 pub(crate) const USAGE: u8 = 64;
@@ -76,6 +76,13 @@ fn advice(error: &Error) -> &'static str {
             "the other side must accept descriptors (--max-descriptors); or send none"
         }
         Error::PeerRefused { .. } => "see who listens there, or allow that user with --peer-uid",
+        Error::BrokerRefused(refusal) => match refusal {
+            Refusal::NameTaken => "end whoever serves it, or choose another --name",
+            Refusal::NameUnknown => "see that somebody serves that name at this broker",
+            Refusal::WireMismatch(_) => "choose the service's --profile",
+            Refusal::NotPermitted => "the service, or the broker, says who may; ask it to include this user",
+            _ => "try again when others have left, or give the broker more",
+        },
         Error::AddressInUse => "end whoever serves it, or choose another path",
         Error::NotASocket => "choose another path, or remove the file yourself",
         Error::Io { call: "connect", .. } => "see that somebody listens there, with the same --profile",

@@ -7,6 +7,7 @@ use std::thread;
 use clap::Args;
 use fdpost::{Address, Deadline, Error, Limits, Listener, Misuse, Packet, PeerRule, Stream};
 
+use crate::brokered::{Brokered, Counter};
 use crate::conversation::Opened;
 use crate::event::Printer;
 use crate::exit::{Failure, Outcome, VIOLATION};
@@ -18,20 +19,23 @@ use crate::serve::converse;
 pub(crate) struct Listening {
     /// Listen at this path, or under the abstract name that follows an @ (packet, stream, send-fd; at a
     /// file whose name begins with @ as ./@NAME). A socket's file that nobody serves is replaced
-    #[arg(long, value_name = "PATH", value_parser = options::address)]
+    #[arg(long, value_name = "PATH", value_parser = options::address, group = "place")]
     listen: Option<Address>,
+    #[command(flatten)]
+    brokered: Brokered,
     /// Permissions of the socket's file, in octal: who may write it may connect
     #[arg(long, value_name = "MODE", value_parser = options::mode, default_value = "600", requires = "listen", conflicts_with = "fd")]
     mode: u32,
     /// How many clients are served at once; others wait until one of them is done
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024),
-        default_value_t = 1, requires = "listen", conflicts_with = "fd")]
+        default_value_t = 1, requires = "place", conflicts_with = "fd")]
     jobs: u64,
     /// End when so many clients were served; without it, never
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "listen", conflicts_with = "fd")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), requires = "place", conflicts_with = "fd")]
     clients: Option<u64>,
-    /// Serve only this user; others are closed unheard
-    #[arg(long, value_name = "N", requires = "listen", conflicts_with = "fd")]
+    /// Serve only this user; others are closed unheard. With --broker, the user who may ask; without it
+    /// that is our own
+    #[arg(long, value_name = "N", requires = "place", conflicts_with = "fd")]
     peer_uid: Option<u32>,
 }
 
@@ -40,6 +44,7 @@ enum Door {
     Packet(Listener<Packet>),
     Stream(Listener<Stream>),
     SendFd(Listener<Stream>),
+    Broker(Box<Counter>),
 }
 
 impl Door {
@@ -62,6 +67,7 @@ impl Door {
             Self::Packet(listener) => listener.accept_by(until).map(Opened::Packet),
             Self::Stream(listener) => listener.accept_by(until).map(Opened::Stream),
             Self::SendFd(listener) => Opened::classic(&listener.accept_by(until)?),
+            Self::Broker(counter) => counter.accept(until),
         }
     }
 
@@ -70,17 +76,23 @@ impl Door {
         match self {
             Self::Packet(listener) => listener.shutdown(),
             Self::Stream(listener) | Self::SendFd(listener) => listener.shutdown(),
+            Self::Broker(counter) => counter.shut(),
         }
     }
 }
 
 impl Listening {
     pub(crate) fn serve(&self, wire: &Wire, serving: &Serving) -> Outcome {
-        let Some(address) = &self.listen else {
-            return Err(Failure::usage("no socket is given; give --fd or --listen"));
+        let limits = serving.limits();
+        let door = match (&self.listen, self.brokered.serve(wire.profile, limits, self.peer_uid)) {
+            (Some(address), _) => {
+                Door::open(wire.profile, address, limits, self.mode, options::peer_rule(self.peer_uid))?
+            }
+            (None, Some(counter)) => Door::Broker(Box::new(counter?)),
+            (None, None) => {
+                return Err(Failure::usage("no socket is given; give --fd, --listen or --broker"));
+            }
         };
-        let rule = options::peer_rule(self.peer_uid);
-        let door = Door::open(wire.profile, address, serving.limits(), self.mode, rule)?;
         let printer = Printer { profile: wire.profile, json: serving.format.json, client: None };
         printer.plain("listening")?;
         let hall = Hall {

@@ -4,6 +4,7 @@
 mod accepting;
 mod artefact;
 mod broker;
+mod brokered;
 mod call;
 mod child;
 mod content;

@@ -7,6 +7,7 @@ use fdpost::limits::SCM_MAX_FD;
 use fdpost::{Address, Deadline, Limits, PeerRule};
 
 use crate::accepting::Accepting;
+use crate::brokered::Brokered;
 use crate::conversation::{self, Opened};
 use crate::exit::{Failure, Outcome};
 
@@ -41,7 +42,7 @@ pub(crate) struct Socket {
     /// Number of the descriptor: the small number under which whoever starts fdpost left a
     /// connected AF_UNIX socket open for it (0 is its standard input)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..),
-        required_unless_present = "connect", conflicts_with = "connect")]
+        required_unless_present = "place", conflicts_with = "place")]
     fd: Option<i32>,
     #[command(flatten)]
     connect: Connect,
@@ -52,30 +53,37 @@ pub(crate) struct Socket {
 pub(crate) struct Connect {
     /// Connect to who listens at this path, or under the abstract name that follows an @ (packet,
     /// stream, send-fd; to a file whose name begins with @ as ./@NAME)
-    #[arg(long, value_name = "PATH", value_parser = address)]
+    #[arg(long, value_name = "PATH", value_parser = address, group = "place")]
     connect: Option<Address>,
-    /// Only if the listener is of this user
-    #[arg(long, value_name = "N", requires = "connect", conflicts_with = "fd")]
+    #[command(flatten)]
+    brokered: Brokered,
+    /// Only if who listens there, service or broker, is of this user
+    #[arg(long, value_name = "N", requires = "place", conflicts_with = "fd")]
     peer_uid: Option<u32>,
 }
 
 impl Socket {
     pub(crate) fn open(&self, profile: Profile, limits: Limits, until: Deadline) -> Outcome<Opened> {
-        match (&self.connect.connect, self.fd) {
-            (Some(address), _) => Opened::connect(profile, address, limits, &self.connect.rule(), until),
+        match (self.connect.open(profile, limits, until), self.fd) {
+            (Some(opened), _) => opened,
             (None, Some(number)) => Opened::given(profile, conversation::take(number)?, limits),
-            (None, None) => Err(Failure::usage("no socket is given; give --fd or --connect")),
+            (None, None) => Err(Failure::usage("no socket is given; give --fd, --connect or --broker")),
         }
     }
 }
 
 impl Connect {
-    pub(crate) const fn address(&self) -> Option<&Address> {
-        self.connect.as_ref()
+    /// `None`, where neither a place nor a broker is given.
+    pub(crate) fn open(&self, profile: Profile, limits: Limits, until: Deadline) -> Option<Outcome<Opened>> {
+        let rule = peer_rule(self.peer_uid);
+        match &self.connect {
+            Some(address) => Some(Opened::connect(profile, address, limits, &rule, until)),
+            None => self.brokered.ask(profile, limits, &rule, until),
+        }
     }
 
-    pub(crate) fn rule(&self) -> PeerRule {
-        peer_rule(self.peer_uid)
+    pub(crate) const fn is_given(&self) -> bool {
+        self.connect.is_some() || self.brokered.is_given()
     }
 }
 

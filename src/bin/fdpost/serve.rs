@@ -29,12 +29,15 @@ From a program: make a socketpair and start `fdpost serve --fd N ...` so that it
 descriptor N.
 For whoever comes, from two terminals:
   fdpost serve --listen ./post --profile packet --reply reverse
-  fdpost send --connect ./post --profile packet --data hello --expect-reply")]
+  fdpost send --connect ./post --profile packet --data hello --expect-reply
+Or by name, with `fdpost broker --listen ./broker` in a third:
+  fdpost serve --broker ./broker --name post --profile packet --reply reverse
+  fdpost send --broker ./broker --name post --profile packet --data hello --expect-reply")]
 pub(crate) struct Options {
     /// Number of the descriptor: the small number under which whoever starts fdpost left a
     /// connected AF_UNIX socket open for it (0 is its standard input)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..),
-        required_unless_present = "listen", conflicts_with = "listen")]
+        required_unless_present = "place", conflicts_with = "place")]
     fd: Option<i32>,
     #[command(flatten)]
     listening: Listening,

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::broker::{ANSWER_MOST, Answer, Ask, Audience, Name, Peer, Refusal, Registration, Request, Wire};
 use crate::driver::address::Address;
-use crate::driver::channel::Channel;
+use crate::driver::channel::{Channel, Closer};
 use crate::driver::credentials::{Credentials, PeerRule};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::{Error, SendError};
@@ -199,6 +199,12 @@ impl BrokerClient {
     /// Hand-overs that were closed because [`HAND_OVERS_MOST`] waited to be accepted.
     pub const fn missed(&self) -> u64 {
         self.missed
+    }
+
+    /// A handle that can shut the connection down from any thread: every call that waits says
+    /// [`Error::Closed`], and its names are free. Channels that were handed out live on.
+    pub fn closer(&self) -> Closer {
+        self.channel.closer()
     }
 
     fn take_handed(&mut self, wire: &Wire) -> Option<Handed> {
