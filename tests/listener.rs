@@ -17,6 +17,8 @@ use fdpost::{
     PeerRule, Stream,
 };
 use meeting::{Directory, abstract_name};
+use nix::errno::Errno;
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 use support::{Ledger, files};
 
 const LIMITS: Limits = Limits::new();
@@ -66,7 +68,7 @@ fn the_file_has_the_mode_asked_for_whatever_the_umask() {
 }
 
 #[test]
-fn what_makes_no_sense_is_named() {
+fn mt_2_an_address_that_does_not_fit() {
     let misuse = |address: Address, expected: Misuse| {
         assert_eq!(Listener::<Packet>::bind(&address, LIMITS).unwrap_err(), Error::Misuse(expected));
         assert_eq!(Channel::<Packet>::connect(&address, LIMITS).unwrap_err(), Error::Misuse(expected));
@@ -76,9 +78,57 @@ fn what_makes_no_sense_is_named() {
     misuse("a\0b".into(), Misuse::ZeroInPath { index: 1 });
     misuse("x".repeat(108).into(), Misuse::AddressTooLong { bytes: 108, limit: 107 });
     misuse(Address::abstract_name([7; 108]), Misuse::AddressTooLong { bytes: 108, limit: 107 });
+}
+
+#[test]
+fn mt_1_each_wire_has_its_type_of_socket() {
+    let ledger = Ledger::open();
+    let other_type = Error::Io { call: "connect", errno: Errno::EPROTOTYPE as i32 };
+    let directory = Directory::new();
+    let (packets, streams) = (directory.join("packet"), directory.join("stream"));
+    let packet = Listener::<Packet>::bind(&packets, LIMITS).unwrap();
+    let stream = Listener::<Stream>::bind(&streams, LIMITS).unwrap();
+    assert_eq!(getsockopt(&packet, sockopt::SockType).unwrap(), SockType::SeqPacket);
+    assert_eq!(getsockopt(&stream, sockopt::SockType).unwrap(), SockType::Stream);
+    assert_eq!(Channel::<Stream>::connect(&packets, LIMITS).unwrap_err(), other_type);
+    assert_eq!(Channel::<Packet>::connect(&streams, LIMITS).unwrap_err(), other_type);
     let pairs_only = Error::Misuse(Misuse::PairsOnly { wire: "libcamera" });
     assert_eq!(Listener::<Libcamera>::bind(abstract_name(), LIMITS).unwrap_err(), pairs_only);
     assert_eq!(Channel::<Libcamera>::connect(abstract_name(), LIMITS).unwrap_err(), pairs_only);
+    // An abstract name is another one for each type.
+    let name = abstract_name();
+    let both = (Listener::<Packet>::bind(&name, LIMITS), Listener::<Stream>::bind(&name, LIMITS));
+    assert!(both.0.is_ok() && both.1.is_ok());
+    drop((both, packet, stream, directory));
+    ledger.close();
+}
+
+#[test]
+fn mt_5_who_connects_begins_the_handshake() {
+    let ledger = Ledger::open();
+    let address = abstract_name();
+    let listener = Listener::<Stream>::bind(&address, LIMITS).unwrap();
+    // The 500 ms begin when a side waits: neither waits for a thread to start.
+    let shaken = (0..20).any(|_| {
+        let mut client = Channel::<Stream>::connect(&address, LIMITS).unwrap();
+        let mut served = listener.accept_by(soon()).unwrap();
+        thread::scope(|scope| {
+            let welcomed = scope.spawn(|| served.welcome());
+            let greeted = client.greet();
+            welcomed.join().unwrap().is_ok() && greeted.is_ok()
+        })
+    });
+    assert!(shaken);
+    // Where both begin, neither hears what it expects.
+    let mut client = Channel::<Stream>::connect(&address, LIMITS).unwrap();
+    let mut served = listener.accept_by(soon()).unwrap();
+    thread::scope(|scope| {
+        let greeted = scope.spawn(|| served.greet());
+        assert!(client.greet().is_err());
+        assert!(greeted.join().unwrap().is_err());
+    });
+    drop((client, served, listener));
+    ledger.close();
 }
 
 #[test] // P5
@@ -99,7 +149,7 @@ fn waiting_to_accept_ends_at_the_deadline_or_by_a_shutdown() {
 }
 
 #[test] // P9
-fn a_rule_refuses_at_accept_and_at_connect() {
+fn mt_3_a_rule_refuses_at_accept_and_at_connect() {
     let ledger = Ledger::open();
     let address = abstract_name();
     let stranger = nix::unistd::getuid().as_raw() + 1;

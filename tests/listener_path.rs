@@ -56,7 +56,7 @@ fn a_socket_that_nobody_serves_is_replaced() {
 }
 
 #[test]
-fn a_socket_that_is_served_is_left_alone_and_sees_nobody() {
+fn mt_7_a_socket_that_is_served_is_left_alone_and_sees_nobody() {
     let ledger = Ledger::open();
     let directory = Directory::new();
     let path = directory.join("socket");
@@ -199,7 +199,7 @@ fn only_its_own_file_is_removed() {
 }
 
 #[test]
-fn the_lock_is_waited_for() {
+fn mt_6_the_lock_is_waited_for() {
     let ledger = Ledger::open();
     let directory = Directory::new();
     let (path, lock) = (directory.join("socket"), directory.join(LOCK));

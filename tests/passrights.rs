@@ -93,7 +93,7 @@ fn both_ends_of_a_connection_are_sent_what_they_accept() {
 }
 
 #[test] // P9
-fn nothing_is_queued_before_accept_either() {
+fn mt_4_nothing_that_nobody_accepts_is_queued_before_accept_either() {
     let ledger = Ledger::open();
     if kernel_has_it() {
         let address = abstract_name();

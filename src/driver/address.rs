@@ -38,8 +38,9 @@ enum Name {
 }
 
 impl Address {
-    /// An abstract name of 1 to 107 bytes, of any value. It goes with its last socket, and anybody
-    /// may take it before its owner does: use a [`PeerRule`](crate::PeerRule) on both sides.
+    /// An abstract name of 1 to 107 bytes, of any value. It goes with its last socket; for each type
+    /// of socket it is another one; and anybody may take it before its owner does: use a
+    /// [`PeerRule`](crate::PeerRule) on both sides.
     pub fn abstract_name(name: impl AsRef<[u8]>) -> Self {
         Self(Name::Abstract(name.as_ref().to_vec()))
     }
