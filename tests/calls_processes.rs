@@ -1,6 +1,8 @@
 //! Calls between processes: many in flight, both sides at once, full sockets, a peer that is
 //! killed, and a kernel that is short of something.
 
+#[path = "support/meeting.rs"]
+mod meeting;
 mod support;
 #[path = "support/calls.rs"]
 mod with;
@@ -153,6 +155,35 @@ fn a_peer_that_is_killed_ends_every_call_with_one_error() {
         assert_eq!(calls.receive_by(soon()).unwrap_err(), Error::Closed);
         assert_eq!(calls.start(Message::new([]), soon()).unwrap_err().error, Error::Closed);
     }
+    drop(calls);
+    ledger.close();
+}
+
+#[test] // P1, P3; CA-13: a death that no socket shows
+fn a_watched_datagram_peer_that_is_killed_ends_every_call() {
+    let test = "a_watched_datagram_peer_that_is_killed_ends_every_call";
+    if let Some(channel) = own_end::<Libcamera>() {
+        let mut calls = Calls::answering(channel);
+        let (mut asked, _) = request(&mut calls);
+        tell(&mut calls, &mut asked, body(0, 0, b"first"));
+        // Until it is killed.
+        loop {
+            let _more = calls.receive_by(Deadline::NEVER);
+        }
+    }
+    let ledger = Ledger::open();
+    let (process, mut channel) = Other::start::<Libcamera>(test);
+    channel.watch_peer(meeting::pidfd(process.0.id())).unwrap();
+    let mut calls = Calls::new(channel);
+    let started: Vec<_> =
+        (0..4).map(|number| calls.start(body(number, 0, b"?"), Deadline::NEVER).unwrap()).collect();
+    assert_eq!(answered(&mut calls, started[0]).payload()[8..], *b"first");
+    drop(process);
+    for call in &started[1..] {
+        assert_eq!(failed(&mut calls, *call), Error::Closed);
+    }
+    assert_eq!(calls.receive_by(soon()).unwrap_err(), Error::Closed);
+    assert_eq!(calls.start(body(0, 0, b""), soon()).unwrap_err().error, Error::Closed);
     drop(calls);
     ledger.close();
 }

@@ -96,6 +96,40 @@ pub enum Event {
 /// assert!(matches!(answer, Answer::Reply(message) if message.payload() == b"who are you?"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// Many in flight, and what else comes meanwhile:
+///
+/// ```
+/// use fdpost::calls::Correlate;
+/// use fdpost::driver::Event;
+/// use fdpost::{Calls, Deadline, Error, Message};
+/// use std::time::Duration;
+///
+/// fn ask<P: Correlate>(calls: &mut Calls<P>, questions: Vec<Message>) -> Result<Vec<Message>, Error> {
+///     let deadline = Deadline::after(Duration::from_secs(10));
+///     let mut waiting = std::collections::HashSet::new();
+///     for question in questions {
+///         waiting.insert(calls.start(question, deadline)?);
+///     }
+///     let mut answers = Vec::new();
+///     while !waiting.is_empty() {
+///         match calls.receive()? {
+///             Event::Answered { call, answer } if waiting.remove(&call) => {
+///                 answers.push(answer.into_message());
+///             }
+///             Event::Failed { call, error } if waiting.remove(&call) => eprintln!("{call}: {error}"),
+///             Event::Request { mut request, message } => {
+///                 calls.try_reply(&mut request, Message::new(message.into_payload()), false).map(drop)?;
+///             }
+///             _ => {}
+///         }
+///     }
+///     Ok(answers)
+/// }
+/// # let (ours, _theirs) = fdpost::Channel::<fdpost::Packet>::pair(fdpost::Limits::new())?;
+/// # assert!(ask(&mut Calls::new(ours), Vec::new())?.is_empty());
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Calls<P: Correlate> {
     channel: Channel<P>,
     pending: PendingCalls<P>,
