@@ -185,6 +185,36 @@ fn ca_13_the_end_is_the_same_for_every_call() {
     ledger.close();
 }
 
+#[test] // P3: also where a send was told before that the peer is gone
+fn what_a_dead_peer_broke_stays_its_violation() {
+    let ledger = Ledger::open();
+    let (mut ours, mut peer) = passed::<Packet>();
+    let call = ours.start(ask(), soon()).unwrap();
+    peer.receive_by(soon()).unwrap();
+    peer.send(packet(REPLY, 99, 0)).unwrap();
+    drop(peer);
+    let refused = ours.start(ask(), soon()).unwrap_err();
+    assert_eq!(refused.error, Error::PeerGone { errno: Errno::EPIPE as i32 });
+    let violation = Violation::ReplyUnknown { correlation: 99 };
+    assert_eq!(failed(&mut ours, call), Error::Violation(violation));
+    assert_ended(&mut ours, violation);
+    drop(ours);
+    // And one of the wire's own rules.
+    let (ours, theirs) = Channel::<Packet>::pair(LIMITS).unwrap();
+    let mut ours = Calls::new(ours);
+    let call = ours.start(ask(), soon()).unwrap();
+    support::raw_send(&theirs, b"short", &[]);
+    let mut request = [0; 64];
+    nix::unistd::read(&theirs, &mut request).unwrap();
+    drop(theirs);
+    assert!(ours.start(ask(), soon()).is_err());
+    let violation = Violation::HeaderLength { expected: 16, received: 5 };
+    assert_eq!(failed(&mut ours, call), Error::Violation(violation));
+    assert_ended(&mut ours, violation);
+    drop(ours);
+    ledger.close();
+}
+
 #[test] // P2, P4
 fn ca_14_other_messages_reach_the_receive() {
     let ledger = Ledger::open();

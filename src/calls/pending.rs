@@ -75,7 +75,8 @@ impl<P: Correlate> PendingCalls<P> {
         }
     }
 
-    /// Makes a message a call. How many descriptors its answer may carry is what its head's
+    /// Makes a message a call, to be [begun](Self::begin) or [restored](Prepared::restore) before the
+    /// next one is prepared. How many descriptors its answer may carry is what its head's
     /// `reply_descriptors` says; `accepted` is how many this side takes at all.
     ///
     /// # Errors

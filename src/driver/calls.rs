@@ -330,11 +330,12 @@ impl<P: Correlate> Calls<P> {
 
     /// What a receive said: the end is kept, and anything else is for now.
     fn note(&mut self, error: Error) -> Result<(), Error> {
-        if error == Error::Closed || self.channel.ended().is_some() {
-            self.ended = Some(self.gone.unwrap_or(error));
-            return Ok(());
-        }
-        Err(error)
+        self.ended = match error {
+            // A send knew more of it.
+            Error::Closed => self.gone.or(Some(error)),
+            _ => self.channel.ended(),
+        };
+        if self.ended.is_some() { Ok(()) } else { Err(error) }
     }
 }
 
