@@ -464,7 +464,7 @@ fn the_runtime_is_dropped() {
         raw_send(&theirs.as_fd(), &[5, 0, 0, 0], &[]);
         first.block_on(async {
             runtime::others().await;
-            assert!(runtime::polls(1, ours.receive()).await.is_none());
+            assert!(runtime::polls(1, ours.receive(), || {}).await.is_none());
         });
         drop(first);
         let [second, _] = runtimes();

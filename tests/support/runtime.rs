@@ -43,19 +43,22 @@ pub async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
-/// Polls the future as often as it is woken, at most so many times, and gives it up then.
-pub async fn polls<F: Future>(most: u32, future: F) -> Option<F::Output> {
+/// Polls the future at most so many times and gives it up then. Between two polls something else
+/// happens, and the reactor has its say.
+pub async fn polls<F: Future>(most: u32, future: F, mut between: impl FnMut()) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut left = most;
-    poll_fn(|cx| {
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
+    for left in (0..most).rev() {
+        if let Poll::Ready(output) = poll_once(future.as_mut()).await {
+            return Some(output);
         }
-    })
-    .await
+        if left > 0 {
+            between();
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    None
 }
 
 /// Lets every other task, and the reactor, have some turns.

@@ -126,7 +126,8 @@ impl<P: Profile> AsyncChannel<P> {
     ///
     /// Cancelled before its first byte left, the message is closed and nothing of it is sent.
     /// Cancelled between its parts, the rest is [pending](Self::has_pending) and goes first with the
-    /// next send, flush or receive: the peer gets it whole (P6). Who must not lose a message to a
+    /// next send, flush or receive: the peer gets it whole (P6). Where nothing was pending before, that
+    /// something is afterwards says which of the two it was. Who must not lose a message to a
     /// cancellation waits with [`ready_to_send`](Self::ready_to_send) and then calls
     /// [`try_send`](Self::try_send), which gives it back.
     ///
