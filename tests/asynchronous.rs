@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use driver::{Wire, message, returned};
 use fdpost::{
-    AsyncChannel, Channel, Error, Libcamera, Limits, Message, Misuse, Packet, Sent, Stream, Violation,
+    Accept, AsyncChannel, Channel, Error, Libcamera, Limits, Message, Misuse, Packet, Policy, Sent, Stream,
+    Violation,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use runtime::{ends, in_time, on_both, poll_once, runtimes};
@@ -347,6 +348,24 @@ fn a_violation_is_final() {
         assert_eq!(ours.stats().violation, error.violation());
         assert!(try_raw_send(&theirs, b"more", &[]).is_err(), "the socket is shut down");
         drop(ours);
+    });
+    ledger.close();
+}
+
+/// The kinds of descriptors are looked at however a message is delivered: also one that was read along
+/// with another.
+#[test] // P3, P9
+fn a_policy_is_asked_for_each_message() {
+    let ledger = Ledger::open();
+    on_both(async || {
+        let (mut ours, theirs) = Channel::<Packet>::pair(LIMITS).unwrap();
+        ours.set_policy(Policy::new().every(Accept::pipe()));
+        let mut ours = AsyncChannel::new(ours).unwrap();
+        let packet = [&support::packet_header(1, 0)[..], b"1", &support::packet_header(1, 1), b"2"].concat();
+        raw_send(&theirs, &packet, &files(1));
+        assert_eq!(ours.receive().await.unwrap().payload(), b"1");
+        let error = ours.receive().await.unwrap_err();
+        assert!(matches!(error, Error::Violation(Violation::DescriptorKind { .. })), "{error:?}");
     });
     ledger.close();
 }

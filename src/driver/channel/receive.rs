@@ -53,18 +53,14 @@ impl<P: Profile> Channel<P> {
         }
     }
 
-    /// The next message if it was read already, or what stands in its place: no system call.
+    /// The next message if it was read already, or what stands in its place: nothing is read.
     #[cfg(feature = "tokio")]
     pub(in crate::driver) fn take_held(&mut self, message: &mut Owned) -> Result<bool, Error> {
         message.clear();
-        if let Some(error) = self.condemned {
-            return Err(error);
+        match self.condemned {
+            Some(error) => Err(error),
+            None => self.deliver(message),
         }
-        if let Some(ahead) = self.ahead.pop() {
-            *message = ahead;
-            return self.judge(message).map(|()| true);
-        }
-        self.receiver.poll_into(message).map_err(|fault| self.condemn(fault))
     }
 
     /// As [`receive_by`](Self::receive_by), into a message whose memory is used again; what it
@@ -85,14 +81,8 @@ impl<P: Profile> Channel<P> {
         self.flush_aside();
         loop {
             // Inside: what is pending may have been sent while this waited.
-            if let Some(ahead) = self.ahead.pop() {
-                *message = ahead;
-                return self.judge(message);
-            }
-            match self.receiver.poll_into(message) {
-                Ok(true) => return self.judge(message),
-                Ok(false) => {}
-                Err(fault) => return Err(self.condemn(fault)),
+            if self.deliver(message)? {
+                return Ok(());
             }
             // Try first, then wait: a poll(2) before each receive costs a third of it.
             if self.read()? {
@@ -104,6 +94,19 @@ impl<P: Profile> Channel<P> {
                 Some(_) => return Err(Error::TimedOut),
                 None => return Err(Error::WouldBlock),
             }
+        }
+    }
+
+    /// What the machine has of what was read. `false`: nothing whole.
+    fn deliver(&mut self, message: &mut Owned) -> Result<bool, Error> {
+        if let Some(ahead) = self.ahead.pop() {
+            *message = ahead;
+            return self.judge(message).map(|()| true);
+        }
+        match self.receiver.poll_into(message) {
+            Ok(true) => self.judge(message).map(|()| true),
+            Ok(false) => Ok(false),
+            Err(fault) => Err(self.condemn(fault)),
         }
     }
 
