@@ -173,9 +173,11 @@ fn attempt<P: Profile>(
     reactor: &Reactor,
     message: &mut Owned,
 ) -> Result<bool, Error> {
-    let had_pending = channel.waits_for_room();
+    // It sends too, whatever that was waiting for: whose message left is told, and who found this
+    // task sending.
+    let had_pending = channel.is_queueing();
     let result = channel.try_receive_into(message);
-    if had_pending {
+    if had_pending || channel.is_queueing() {
         reactor.changed.notify_waiters();
     }
     result

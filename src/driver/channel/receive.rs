@@ -167,6 +167,12 @@ impl<P: Profile> Channel<P> {
         Ok(())
     }
 
+    /// The halves have something that did not leave.
+    #[cfg(feature = "tokio")]
+    pub(in crate::driver) fn is_queueing(&self) -> bool {
+        self.lines.as_ref().is_some_and(|lines| lines.outbox.has_pending())
+    }
+
     /// Something waits for room in the socket, and nobody else waits with it.
     pub(in crate::driver) fn waits_for_room(&self) -> bool {
         self.lines.as_ref().map_or_else(|| self.wants_write(), |lines| lines.outbox.wants_write())
