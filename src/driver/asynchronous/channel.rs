@@ -4,13 +4,13 @@ use std::fmt;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use nix::poll::PollFlags;
 use tokio::task::consume_budget;
 
 use super::reactor::{Reactor, Timer};
-use super::receiving::{AsyncReceiving, poll_receive};
+use super::receiving::{AsyncReceiving, receive_into};
 use super::sending::AsyncSending;
 use crate::accept::Policy;
 use crate::driver::channel::{Channel, Closer, Flush, Owned, Sent};
@@ -111,7 +111,7 @@ impl<P: Profile> AsyncChannel<P> {
     /// As [`receive`](Self::receive).
     pub async fn receive_into(&mut self, message: &mut Owned) -> Result<(), Error> {
         let Self { channel, reactor, timer } = self;
-        poll_fn(|cx| poll_receive(channel, reactor, timer, message, cx)).await
+        receive_into(channel, reactor, timer, message).await
     }
 
     /// The next message if it is there.
@@ -167,15 +167,15 @@ impl<P: Profile> AsyncChannel<P> {
         let mut timer = Timer::default();
         poll_fn(|cx| {
             loop {
-                let Poll::Ready(ready) = reactor.poll_writable(cx)? else { return Poll::Pending };
+                let ready = ready!(reactor.poll_writable(cx))?;
                 let seen =
                     wait(channel.as_fd(), PollFlags::POLLOUT, Deadline::after(std::time::Duration::ZERO))?;
                 if !seen.is_empty() {
                     return Poll::Ready(Ok(()));
                 }
                 let pause = ready.was_empty();
-                if pause.is_some() && timer.poll(reactor, cx, pause).is_pending() {
-                    return Poll::Pending;
+                if pause.is_some() {
+                    ready!(timer.poll(reactor, cx, pause))?;
                 }
             }
         })
@@ -285,11 +285,10 @@ fn poll_flush<P: Profile>(
             // A socket that lacks memory is "writable" all the while.
             Flush::Pressure(_) => channel.back_off_end().instant(),
         };
-        // Asked also where there is time to wait for: it says when the runtime is gone.
-        match reactor.poll_writable(cx).map_err(|error| SendError::new(error, Vec::new()))? {
-            Poll::Ready(now) if until.is_none() => ready = Some(now),
-            _ if until.is_some() && timer.poll(reactor, cx, until).is_ready() => {}
-            _ => return Poll::Pending,
+        let back = |error| SendError::new(error, Vec::new());
+        match until {
+            None => ready = Some(ready!(reactor.poll_writable(cx)).map_err(back)?),
+            Some(_) => ready!(timer.poll(reactor, cx, until)).map_err(back)?,
         }
     }
 }

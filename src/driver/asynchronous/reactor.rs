@@ -1,11 +1,12 @@
 //! When a call is worth another attempt.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -53,19 +54,20 @@ impl Reactor {
         Ok(Self { fd, home, changed: Notify::new() })
     }
 
-    /// For the one task that receives: the reactor knows one such waiter.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<Result<Ready<'_>, Error>> {
-        self.fd.poll_read_ready(cx).map(ready)
+    /// Something can be read, or went wrong: the one thing that a peer of a datagram pair shows that
+    /// connected its end elsewhere.
+    pub(super) async fn readable(&self) -> Result<Ready<'_>, Error> {
+        ready(self.fd.ready(Interest::READABLE | Interest::ERROR).await)
     }
 
-    /// As [`poll_readable`](Self::poll_readable), for the same task.
-    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<Ready<'_>, Error>> {
-        self.fd.poll_write_ready(cx).map(ready)
-    }
-
-    /// For any number of tasks.
+    /// There is room.
     pub(super) async fn writable(&self) -> Result<Ready<'_>, Error> {
         ready(self.fd.writable().await)
+    }
+
+    /// For calls that have the channel to themselves: the reactor knows one such waiter.
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<Ready<'_>, Error>> {
+        self.fd.poll_write_ready(cx).map(ready)
     }
 }
 
@@ -90,13 +92,19 @@ pub(super) struct Timer {
 
 impl Timer {
     /// Ready when the moment has passed; never, without one.
-    ///
-    /// # Panics
-    /// Where the runtime is gone: ask the reactor first, which says so without a panic.
-    pub(super) fn poll(&mut self, reactor: &Reactor, cx: &mut Context<'_>, at: Option<Instant>) -> Poll<()> {
+    pub(super) fn poll(
+        &mut self,
+        reactor: &Reactor,
+        cx: &mut Context<'_>,
+        at: Option<Instant>,
+    ) -> Poll<Result<(), Error>> {
         let Some(at) = at else { return Poll::Pending };
+        // A timer whose runtime is gone panics. The socket's readiness says it with an error.
+        if let Poll::Ready(Err(gone)) = pin!(reactor.readable()).poll(cx) {
+            return Poll::Ready(Err(gone));
+        }
         if at <= Instant::now() {
-            return Poll::Ready(());
+            return Poll::Ready(Ok(()));
         }
         let sleep = self.sleep.get_or_insert_with(|| {
             let _made_at_home = reactor.home.enter();
@@ -105,7 +113,7 @@ impl Timer {
         if self.at.replace(at) != Some(at) || sleep.is_elapsed() {
             sleep.as_mut().reset(at.into());
         }
-        sleep.as_mut().poll(cx)
+        sleep.as_mut().poll(cx).map(Ok)
     }
 }
 

@@ -5,9 +5,11 @@ use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use super::reactor::{Reactor, Timer, earlier};
+use tokio::task::consume_budget;
+
+use super::reactor::{Reactor, Ready, Timer, earlier};
 use crate::accept::Policy;
 use crate::driver::channel::{Channel, Closer, Owned};
 use crate::driver::error::Error;
@@ -46,20 +48,7 @@ impl<P: Profile> AsyncReceiving<P> {
     /// # Errors
     /// As [`receive`](Self::receive).
     pub async fn receive_into(&mut self, message: &mut Owned) -> Result<(), Error> {
-        let (channel, reactor) = (self.receiving.channel(), &*self.reactor);
-        loop {
-            // Made before the first look: what changes behind the look is not missed.
-            let mut changed = pin!(reactor.changed.notified());
-            let received = poll_fn(|cx| {
-                if changed.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(None);
-                }
-                poll_receive(channel, reactor, &mut self.timer, message, cx).map(Some)
-            });
-            if let Some(result) = received.await {
-                return result;
-            }
-        }
+        receive_into(self.receiving.channel(), &self.reactor, &mut self.timer, message).await
     }
 
     /// The next message if it is there.
@@ -117,53 +106,75 @@ impl<P: Profile> fmt::Debug for AsyncReceiving<P> {
     }
 }
 
-/// Ready with a message or an error; else the task is woken when another look is worth it.
+/// Why a task that receives looks again.
+enum Next<'a> {
+    Changed,
+    Readable(Ready<'a>),
+    Writable(Ready<'a>),
+    Due,
+}
+
+/// Waits for the next message.
 ///
 /// Every attempt at the socket stands behind a readiness or a moment that has come: so two tasks
 /// that wake each other do not do so for ever.
-pub(super) fn poll_receive<P: Profile>(
+pub(super) async fn receive_into<P: Profile>(
     channel: &mut Channel<P>,
     reactor: &Reactor,
     timer: &mut Timer,
     message: &mut Owned,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), Error>> {
+) -> Result<(), Error> {
+    message.clear();
+    // A task that only receives lets others run too. Cancelled here: nothing was read.
+    consume_budget().await;
     let (mut unread_until, mut unsent_until) = (None, None);
     loop {
+        // Made before the look: what changes behind the look is not missed.
+        let mut changed = pin!(reactor.changed.notified());
+        changed.as_mut().enable();
         // One packet may have brought many.
-        match channel.take_held(message) {
-            Ok(false) => {}
-            result => return told(reactor, result),
+        if told(reactor, channel.take_held(message))? {
+            return Ok(());
         }
-        if unread_until.is_none() {
-            if let Poll::Ready(ready) = reactor.poll_readable(cx) {
-                let ready = ready?;
-                match attempt(channel, reactor, message) {
-                    Ok(false) => unread_until = ready.was_empty(),
-                    result => return told(reactor, result),
-                }
-                continue;
+        let (mut readable, mut writable) = (pin!(reactor.readable()), pin!(reactor.writable()));
+        let waits_for_room = channel.waits_for_room();
+        let due = earlier(earlier(unread_until, unsent_until), channel.due());
+        let next = poll_fn(|cx| {
+            if changed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(Next::Changed));
             }
-        }
-        if unsent_until.is_none() && channel.waits_for_room() {
-            if let Poll::Ready(ready) = reactor.poll_writable(cx) {
-                let ready = ready?;
-                if channel.flush_aside() {
-                    unsent_until = ready.was_empty();
+            if unread_until.is_none() {
+                if let Poll::Ready(ready) = readable.as_mut().poll(cx) {
+                    return Poll::Ready(ready.map(Next::Readable));
                 }
+            }
+            if waits_for_room && unsent_until.is_none() {
+                if let Poll::Ready(ready) = writable.as_mut().poll(cx) {
+                    return Poll::Ready(ready.map(Next::Writable));
+                }
+            }
+            timer.poll(reactor, cx, due).map_ok(|()| Next::Due)
+        });
+        let came = match next.await? {
+            Next::Changed => continue,
+            Next::Readable(ready) => {
+                let came = attempt(channel, reactor, message)?;
+                unread_until = if came { None } else { ready.was_empty() };
+                came
+            }
+            Next::Writable(ready) => {
+                unsent_until = if channel.flush_aside() { ready.was_empty() } else { None };
                 reactor.changed.notify_waiters();
-                continue;
+                false
             }
-        }
-        let at = earlier(earlier(unread_until, unsent_until), channel.due());
-        if timer.poll(reactor, cx, at).is_pending() {
-            return Poll::Pending;
-        }
-        (unread_until, unsent_until) = (None, None);
-        // Only a read that says "would block" behind the deadline makes a message overdue (P5).
-        match attempt(channel, reactor, message) {
-            Ok(false) => {}
-            result => return told(reactor, result),
+            // Only a read that says "would block" behind the deadline makes a message overdue (P5).
+            Next::Due => {
+                (unread_until, unsent_until) = (None, None);
+                attempt(channel, reactor, message)?
+            }
+        };
+        if came {
+            return Ok(());
         }
     }
 }
@@ -176,17 +187,17 @@ fn attempt<P: Profile>(
     // It sends too, whatever that was waiting for: whose message left is told, and who found this
     // task sending.
     let had_pending = channel.is_queueing();
-    let result = channel.try_receive_into(message);
+    let result = told(reactor, channel.try_receive_into(message));
     if had_pending || channel.is_queueing() {
         reactor.changed.notify_waiters();
     }
     result
 }
 
-/// An error here is the end of both halves, or may be: all who wait look.
-fn told(reactor: &Reactor, result: Result<bool, Error>) -> Poll<Result<(), Error>> {
+/// An error is the end of both halves, or may be: all who wait look.
+fn told(reactor: &Reactor, result: Result<bool, Error>) -> Result<bool, Error> {
     if result.is_err() {
         reactor.changed.notify_waiters();
     }
-    Poll::Ready(result.map(drop))
+    result
 }

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use tokio::sync::futures::Notified;
 use tokio::task::consume_budget;
@@ -182,17 +182,8 @@ impl<'a, P: Profile> Wait<'a, P> {
                     return Poll::Ready(Ok(()));
                 }
             }
-            let Some(at) = earlier(pause, retry) else {
-                // Somebody sends at this very moment, and rings when it leaves.
-                return Poll::Pending;
-            };
-            // Only for the runtime's end, which the timer would say with a panic.
-            if let Poll::Ready(Err(error)) = pin!(self.reactor.writable()).as_mut().poll(cx) {
-                return Poll::Ready(Err(error));
-            }
-            if self.timer.poll(self.reactor, cx, Some(at)).is_pending() {
-                return Poll::Pending;
-            }
+            // Without a moment: somebody sends right now, and rings when it leaves.
+            ready!(self.timer.poll(self.reactor, cx, earlier(pause, retry)))?;
             self.lines.help();
             self.reactor.changed.notify_waiters();
             Poll::Ready(Ok(()))
