@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use driver::{Wire, after, soon};
-use fdpost::{Channel, Deadline, Error, Libcamera, Limits, Message, Packet, SendError, Stream};
+use fdpost::{Channel, Deadline, Error, Libcamera, Limits, Message, Packet, SendError, Stream, Violation};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::uio::{pread, pwrite};
@@ -28,10 +28,11 @@ use traced::{Traced, walked};
 /// between a header and its payload.
 const SIZES: [usize; 4] = [300, 300, 4000, 20];
 
-/// Patience with a message that was begun, and with one that may never come: on a datagram socket
-/// a death does not show.
-const PATIENCE: Duration = Duration::from_millis(50);
-const LIMITS: Limits = Limits::new().descriptors(2).assembly_timeout(PATIENCE);
+/// Patience with a message that was begun.
+const LIMITS: Limits = Limits::new().descriptors(2).assembly_timeout(Duration::from_millis(300));
+
+/// Patience with one that may never come: on a datagram socket a death does not show.
+const QUIET: Duration = Duration::from_millis(60);
 
 fn payload(number: usize) -> Vec<u8> {
     (0..SIZES[number]).map(|place| (place * 7 + number) as u8).collect()
@@ -95,7 +96,8 @@ fn end_of<P: Wire>(error: Error) -> String {
 fn sends<P: Wire>() {
     let mut channel = Channel::<P>::from_fd(own_end(), LIMITS).unwrap();
     let messages: Vec<_> = (0..SIZES.len()).map(numbered).collect();
-    walked(|| messages.into_iter().for_each(|message| channel.send(message).unwrap()));
+    // On a machine that stalls its peer may lose its patience with it.
+    walked(|| messages.into_iter().for_each(|message| drop(channel.send(message))));
 }
 
 fn sender_killed_at<P: Wire>(test: &str, stop: usize) -> nix::Result<Option<String>> {
@@ -104,29 +106,40 @@ fn sender_killed_at<P: Wire>(test: &str, stop: usize) -> nix::Result<Option<Stri
     // The least that the kernel grants.
     setsockopt(&theirs, sockopt::SndBuf, &2304).unwrap();
     let mut peer = Traced::seize(Peer::start(test, "sends", theirs))?;
-    let (mut next, mut ended) = (0, None);
-    let mut take = |came: Result<Option<Message>, Error>| match came {
+    let (mut next, mut early) = (0, None);
+    let reached = peer.reaches(stop, || match ours.try_receive() {
         Ok(Some(message)) => {
             assert_whole(&message, next);
             next += 1;
         }
         Ok(None) => {}
-        Err(error) => ended = Some(error),
-    };
-    let reached = peer.reaches(stop, || take(ours.try_receive()));
+        Err(error) => early = Some(error),
+    });
     peer.kill();
+    if let Some(error) = early {
+        // The machine stalled in the middle of a message: that was no kill.
+        assert!(matches!(error, Error::Violation(Violation::PayloadMissing { .. })), "{error:?}");
+        drop(ours);
+        ledger.close();
+        return sender_killed_at::<P>(test, stop);
+    }
     let began = Instant::now();
     let error = loop {
-        match ours.receive_by(Deadline::after(2 * PATIENCE)) {
-            Ok(message) => take(Ok(Some(message))),
+        let invisible = P::NAME == "libcamera" && ours.timeout().is_none();
+        match ours.receive_by(if invisible { Deadline::after(QUIET) } else { soon() }) {
+            Ok(message) => {
+                assert_whole(&message, next);
+                next += 1;
+            }
+            // Its header had not been read when this call began.
+            Err(Error::TimedOut) if ours.timeout().is_some() => {}
             Err(error) => break error,
         }
     };
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     // For ever the same, except that a deadline is the caller's.
-    let again = ours.receive_by(after(1)).unwrap_err();
-    assert!(again == error || error == Error::TimedOut, "{error:?}, then {again:?}");
-    assert!(next <= SIZES.len() && ended.is_none_or(|ended| ended == error));
+    assert_eq!(ours.receive_by(after(1)).unwrap_err(), error);
+    assert!(next <= SIZES.len());
     drop(ours);
     ledger.close();
     Ok(reached.then(|| end_of::<P>(error)))
@@ -162,8 +175,8 @@ fn receiver_killed_at<P: Wire>(test: &str, stop: usize) -> nix::Result<Option<St
     assert!(matches!(error, Error::PeerGone { .. }), "{error:?}");
     assert_eq!(messages.len(), 1, "it comes back");
     drop(messages);
-    let error = ours.receive_by(Deadline::after(PATIENCE)).unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let error = ours.receive_by(Deadline::after(QUIET)).unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     drop(ours);
     for watch in watches {
         // What was on its way to the dead is closed too (P2).

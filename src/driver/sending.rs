@@ -99,10 +99,10 @@ impl<P: Profile> Sending<P> {
     /// # Errors
     /// `messages` then holds, in order and with their descriptors, those that did not leave while
     /// this call was there and those that were not accepted; what it does not hold left or leaves
-    /// in its turn. [`Error::Misuse`]: one of them is of a kind that is never sent, and none was
-    /// accepted. [`Error::TimedOut`], when there was not room for all. [`Error::Io`], when the
-    /// kernel refuses one: those accepted before that was known are sent all the same. Others as
-    /// [`send_by`](Self::send_by).
+    /// in its turn. [`Error::Misuse`]: the first of them is of a kind that is never sent.
+    /// [`Error::TimedOut`], when there was not room for all. [`Error::Io`] or
+    /// [`Error::DescriptorsRefused`], when the kernel refuses one: those accepted before that was
+    /// known are sent all the same. Others as [`send_by`](Self::send_by).
     pub fn send_all_by(&self, messages: &mut Vec<Owned>, deadline: Deadline) -> Result<Sent, Error> {
         self.handle.lines.send_all(messages, patience(deadline))
     }

@@ -15,7 +15,7 @@ use crate::peer::{Peer, await_word, say};
 const MARK: Signal = Signal::SIGWINCH;
 
 /// A peer in whose calls nobody moves for so long waits for us.
-const IDLE: Duration = Duration::from_millis(20);
+const IDLE: Duration = Duration::from_millis(8);
 
 /// Longer than any walk; a test that waits so long has failed.
 const GIVE_UP: Duration = Duration::from_secs(60);
