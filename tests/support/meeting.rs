@@ -14,7 +14,7 @@ use fdpost::Address;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -86,7 +86,7 @@ pub fn take_all_descriptors() -> Vec<OwnedFd> {
 }
 
 /// Lowers the soft RLIMIT_NOFILE, for the rest of the process.
-pub fn limit_descriptors(most: u64) {
+pub fn limit_descriptors(most: rlim_t) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, hard).unwrap();
 }
