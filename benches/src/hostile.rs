@@ -38,10 +38,12 @@ pub fn refuse(bench: &mut Bench) {
     let (honest, hostile) = (vec![(claims.clone(), 16)], vec![(claims, 17)]);
     compare::<Packet>(bench, "packet", "17 descriptors where 16 are declared", honest, hostile);
 
-    let honest: Input = encoded::<Libcamera>(&template(4096)).into_iter().map(|part| (part, 0)).collect();
+    // Larger ones are copied by `rep movsb` (glibc on x86, from 2 KiB on), which takes five times as
+    // long where source and destination happen to lie badly to each other.
+    let honest: Input = encoded::<Libcamera>(&template(1024)).into_iter().map(|part| (part, 0)).collect();
     let mut short = honest.clone();
     short[1].0.pop();
-    compare::<Libcamera>(bench, "libcamera", "a payload of 4 KiB that is a byte short", honest, short);
+    compare::<Libcamera>(bench, "libcamera", "a payload of 1 KiB that is a byte short", honest, short);
     let honest: Input = encoded::<Libcamera>(&[7]).into_iter().map(|part| (part, 0)).collect();
     let huge = vec![(vec![0xff; 8], 0)];
     compare::<Libcamera>(bench, "libcamera", "a header that declares 4 GiB, against a byte", honest, huge);

@@ -98,6 +98,7 @@ mod tests {
         assert_eq!(date(59), "1 March 1970");
         assert_eq!(date(11_016), "29 February 2000");
         assert_eq!(date(11_017), "1 March 2000");
+        assert_eq!(date(47_541), "1 March 2100");
         assert_eq!(date(20_782), "25 November 2026");
         assert_eq!(date(20_818), "31 December 2026");
         assert_eq!(date(20_819), "1 January 2027");

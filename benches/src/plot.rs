@@ -31,10 +31,7 @@ pub fn draw(scenes: &[Scene], directory: &Path) -> Outcome {
     let of = |kind: &str| scenes.iter().filter(move |scene| scene.kind == kind).collect::<Vec<_>>();
     let without = |kind: &str| {
         // Distinguished by size * 2 + descriptors: those without are even.
-        of(kind)
-            .into_iter()
-            .filter(|scene| scene.at % 2 == 0 && scene.standings.len() > 4)
-            .collect::<Vec<_>>()
+        of(kind).into_iter().filter(|scene| scene.at % 2 == 0).collect::<Vec<_>>()
     };
     let alone = without("alone");
     bars(

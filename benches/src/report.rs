@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::bench::{Bench, Better, Row, Scene};
 use crate::machine::Machine;
 use crate::plot;
+use crate::way::Way;
+use crate::ways::FourCalls;
 
 /// All that a run gave.
 #[derive(Serialize, Deserialize)]
@@ -107,9 +109,10 @@ impl Report {
 
     /// A table of the scenes of a kind: ways down, scenes across.
     fn peers(&self, kind: &str, title: &str) -> String {
-        let scenes: Vec<&Scene> = self.scenes.iter().filter(|scene| scene.kind == kind).collect();
-        // Goal 2 alone has scenes with few ways.
-        let full: Vec<&Scene> = scenes.into_iter().filter(|scene| scene.standings.len() > 4).collect();
+        // Where only some goals are measured the way that all are compared with may be absent.
+        let compared = |scene: &&Scene| scene.standings.first().is_some_and(|one| one.way == FourCalls::NAME);
+        let of_kind = self.scenes.iter().filter(|scene| scene.kind == kind);
+        let full: Vec<&Scene> = of_kind.filter(compared).collect();
         let Some(widest) = full.iter().max_by_key(|scene| scene.standings.len()) else {
             return String::new();
         };
@@ -125,7 +128,7 @@ impl Report {
                 let found = scene.standings.iter().find(|other| other.way == standing.way);
                 let cell = match found {
                     None => "-".into(),
-                    Some(found) if place == 0 => format!("1 ({:.0} {})", found.figure.median, "ns"),
+                    Some(found) if place == 0 => format!("1 ({:.0} ns)", found.figure.median),
                     Some(found) => format!("{:.2}", found.speed.median),
                 };
                 let _never = write!(table, " {cell} |");
