@@ -165,6 +165,8 @@ fn ca_13_the_end_is_the_same_for_every_call() {
     let refused = ours.start(ask(), soon()).unwrap_err();
     assert_eq!(refused.error, gone(Errno::ECONNREFUSED));
     assert_eq!(answered(&mut ours, calls[0]).payload()[8..], *b"before");
+    // No event of the socket's tells an event loop to look again.
+    assert_eq!(ours.timeout(), Some(Duration::ZERO));
     assert_all_end(&mut ours, &calls[1..], gone(Errno::ECONNREFUSED));
     drop(ours);
 

@@ -234,9 +234,11 @@ impl<P: Correlate> Calls<P> {
     }
 
     /// For event loops: how long from now until [`try_receive`](Self::try_receive) should be called
-    /// although the socket is silent. `None`: for ever.
+    /// although the socket is silent. `None`: for ever. What is [pending](crate::Sent::Pending) waits
+    /// for the socket to be writable ([`Channel::wants_write`]).
     pub fn timeout(&self) -> Option<Duration> {
-        if !self.unread.is_empty() || self.ended.is_some() {
+        // The end that a send found shows on no datagram socket.
+        if !self.unread.is_empty() || self.ended.or(self.gone).is_some() {
             return Some(Duration::ZERO);
         }
         let due = self.pending.deadline().map(|due| due.saturating_sub(self.epoch.elapsed()));
