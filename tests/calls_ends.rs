@@ -103,7 +103,9 @@ fn ca_12_a_call_before_the_last_one_was_answered() {
 /// What came before the peer was gone, then each call with the same error, which stays.
 #[track_caller]
 fn assert_all_end<P: Correlate>(ours: &mut Calls<P>, calls: &[CallId], expected: Error) {
+    let patience = soon();
     let (events, end) = events_until_end(ours);
+    assert!(!patience.has_passed(), "{}: it waits for a peer that is gone", P::NAME);
     assert_eq!(end, expected, "{}", P::NAME);
     let mut ended: Vec<_> = events
         .iter()
