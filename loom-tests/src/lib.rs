@@ -103,7 +103,8 @@ impl Socket {
     /// something to send, there is room.
     pub fn sleep(&self, wants_write: bool) {
         let mut state = self.state.lock().unwrap();
-        while !state.rings && !(wants_write && state.room > 0) {
+        let has_reason = |state: &State| state.rings || wants_write && state.room > 0;
+        while !has_reason(&state) {
             state = self.writable.wait(state).unwrap();
         }
         state.rings = false;
