@@ -18,8 +18,10 @@ use fdpost::{
 };
 use meeting::{Directory, abstract_name};
 use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
-use support::{Ledger, files};
+use nix::sys::stat::{Mode, umask};
+use support::{Ledger, assert_child, child, child_value, files};
 
 const LIMITS: Limits = Limits::new();
 
@@ -65,6 +67,29 @@ fn the_file_has_the_mode_asked_for_whatever_the_umask() {
     assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o7777, 0o600);
     drop((listener, directory));
     ledger.close();
+}
+
+#[test]
+fn the_file_has_its_mode_from_its_first_moment() {
+    if child_value().is_none() {
+        return assert_child(&child("the_file_has_its_mode_from_its_first_moment", "run"));
+    }
+    let directory = Directory::new();
+    let path = directory.join("socket");
+    let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).unwrap();
+    watch.add_watch(directory.path(), AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ATTRIB).unwrap();
+    // Nothing is taken away, so nothing is changed once the file is there; and what the umask takes
+    // away is given back.
+    for (umask_bits, changed) in [(0, false), (0o077, true)] {
+        umask(Mode::from_bits_truncate(umask_bits));
+        let listener = Listener::<Packet>::bind_with(&path, LIMITS, Listening::new().mode(0o640)).unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().mode() & 0o7777, 0o640);
+        let seen: Vec<AddWatchFlags> = watch.read_events().unwrap().iter().map(|event| event.mask).collect();
+        let expected = [AddWatchFlags::IN_CREATE, AddWatchFlags::IN_ATTRIB];
+        assert_eq!(seen, expected[..1 + usize::from(changed)], "umask {umask_bits:o}");
+        drop(listener);
+        drop(watch.read_events());
+    }
 }
 
 #[test]

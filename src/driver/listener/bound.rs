@@ -88,9 +88,18 @@ fn try_bind(socket: &OwnedFd, name: &UnixAddr) -> Result<bool, Error> {
 
 /// Takes the place of a socket's file that nobody serves.
 fn replace(socket: &OwnedFd, name: &UnixAddr, given: &Path, path: &Path) -> Result<(), Error> {
+    let deadline = Deadline::after(PATIENCE);
     // Held from the look to the bind: else two could find it stale, and the second remove what the
     // first has just made.
-    let _lock = Lock::take(path)?;
+    let _lock = loop {
+        // Where it is served by now there is nothing to wait for.
+        is_stale(name, given)?;
+        match Lock::take(path)? {
+            Some(lock) => break lock,
+            None if deadline.has_passed() => return Err(Error::TimedOut),
+            None => sleep(PAUSE),
+        }
+    };
     if is_stale(name, given)? {
         match fs::remove_file(given) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -134,27 +143,19 @@ struct Lock {
 }
 
 impl Lock {
-    fn take(beside: &Path) -> Result<Self, Error> {
+    /// `None`: another starter has it, or had it a moment ago.
+    fn take(beside: &Path) -> Result<Option<Self>, Error> {
         let path = lock_path(beside);
-        let deadline = Deadline::after(PATIENCE);
-        let mut options = OpenOptions::new();
         // O_NOFOLLOW: nobody makes this process create a file elsewhere.
         let flags = (OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).bits();
+        let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
-        loop {
-            let file = options.open(&path).map_err(|error| Error::of_io("open", &error))?;
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                // Who got a lock that was removed with its file holds nothing.
-                Ok(file) if is_at(&file, &path) => {
-                    return Ok(Self { path, _file: file });
-                }
-                Ok(_) | Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) if deadline.has_passed() => {
-                    return Err(Error::TimedOut);
-                }
-                Ok(_) => {}
-                Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => sleep(PAUSE),
-                Err((_, errno)) => return Err(Error::io("flock", errno)),
-            }
+        let file = options.open(&path).map_err(|error| Error::of_io("open", &error))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            // Who gets a lock that was removed with its file holds nothing.
+            Ok(file) => Ok(is_at(&file, &path).then(|| Self { path, _file: file })),
+            Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => Ok(None),
+            Err((_, errno)) => Err(Error::io("flock", errno)),
         }
     }
 }
