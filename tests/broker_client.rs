@@ -12,8 +12,10 @@ use fdpost::driver::HAND_OVERS_MOST;
 use fdpost::profile::packet::{ERROR, REPLY};
 use fdpost::wire::control::Credentials;
 use fdpost::{
-    BrokerClient, Channel, Deadline, Error, Head, Limits, Message, Misuse, Packet, Refusal, Stream, Violation,
+    BrokerClient, Channel, Deadline, Error, Head, Limits, Message, Misuse, Packet, PeerRule, Refusal, Stream,
+    Violation,
 };
+use nix::unistd::getuid;
 use support::{Ledger, files};
 use support_broker::{Serving, Turned, refusal, register, soon, talk};
 
@@ -245,5 +247,41 @@ fn a_broker_that_is_gone_says_so() {
     assert!(matches!(gone, Error::PeerGone { .. }), "{gone:?}");
     assert_eq!(client.accept_by::<Packet>(Limits::new(), soon()).unwrap_err(), Error::Closed);
     drop(client);
+    ledger.close();
+}
+
+#[test] // P9
+fn a_broker_of_another_user_hears_nothing() {
+    let ledger = Ledger::open();
+    let mut turned = Turned::new(Quotas::new());
+    let rule = PeerRule::new().uid(getuid().as_raw() + 1);
+    let refused = BrokerClient::connect_with(&turned.address, &rule, soon()).unwrap_err();
+    assert!(matches!(refused, Error::PeerRefused { .. }), "{refused:?}");
+    let rule = PeerRule::new().uid(getuid().as_raw());
+    let client = BrokerClient::connect_with(&turned.address, &rule, soon()).unwrap();
+    while turned.broker.stats().connected < 2 {
+        turned.broker.turn(soon()).unwrap();
+    }
+    drop((turned, client));
+    ledger.close();
+}
+
+#[test] // P5
+fn a_closer_wakes_who_waits() {
+    let ledger = Ledger::open();
+    let serving = Serving::start(Quotas::new());
+    let (mut service, mut client) = (serving.client(), serving.client());
+    service.register::<Packet>("clock", Limits::new(), Audience::SameUser, soon()).unwrap();
+    let mut theirs = client.ask::<Packet>("clock", Limits::new(), soon()).unwrap().channel;
+    let mut ours = service.accept_by::<Packet>(Limits::new(), soon()).unwrap().channel;
+    let closer = service.closer();
+    let waiting = std::thread::spawn(move || service.accept_by::<Packet>(Limits::new(), Deadline::NEVER));
+    closer.shutdown();
+    assert_eq!(waiting.join().unwrap().unwrap_err(), Error::Closed);
+    serving.departure();
+    assert_eq!(refusal(client.ask::<Packet>("clock", Limits::new(), soon())), Refusal::NameUnknown);
+    talk(&mut ours, &mut theirs);
+    drop((client, ours, theirs));
+    serving.stop();
     ledger.close();
 }

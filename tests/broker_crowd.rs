@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use fdpost::broker::{Answer, Audience, Quotas};
 use fdpost::{Address, BrokerClient, Channel, Limits, Message, Packet, Refusal};
+use nix::libc::rlim_t;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::{Ledger, assert_child, child, child_value};
 use support_broker::{Serving, ask, decode, soon};
@@ -16,7 +17,7 @@ const CROWD: usize = 1000;
 
 /// Two ends of a fresh channel and a connection for each, two ends more of the broker's and the
 /// service's, and what a process has anyway.
-const NEEDED: u64 = 5 * CROWD as u64 + 200;
+const NEEDED: rlim_t = 5 * CROWD as rlim_t + 200;
 
 /// In a process of its own, with room for all of them.
 fn crowd() {

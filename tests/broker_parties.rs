@@ -18,6 +18,7 @@ use fdpost::{
     Address, Broker, BrokerClient, BrokerEvent, Channel, Deadline, Error, Limits, Packet, PeerRule, Refusal,
     Violation,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use support::{Ledger, assert_child, child, child_value, files, raw_send};
@@ -198,8 +199,9 @@ fn br_18_a_client_that_never_reads() {
         sent += 1;
     }
     turned.broker.turn(Deadline::after(Duration::ZERO)).unwrap();
-    let mut to_mute = 0;
+    let (mut to_mute, deadline) = (0, soon());
     let why = loop {
+        assert!(!deadline.has_passed(), "nobody lets the mute one go");
         // Meanwhile others are served.
         let unknown = Answer::Refused(Refusal::NameUnknown);
         assert_eq!(turned.answer(&mut other, &ask::<Packet>("nobody", 0), true), unknown);
@@ -392,5 +394,56 @@ fn nobody_else_notices_a_shutdown() {
     let gone = client.ask::<Packet>("clock", Limits::new(), soon()).unwrap_err();
     assert!(matches!(gone, Error::PeerGone { .. } | Error::Closed), "{gone:?}");
     drop((service, client, ours, theirs));
+    ledger.close();
+}
+
+/// Whether poll(2) finds it readable at once.
+fn is_readable(broker: &Broker) -> bool {
+    let mut sockets = [PollFd::new(broker.as_fd(), PollFlags::POLLIN)];
+    poll(&mut sockets, PollTimeout::ZERO).unwrap() > 0
+}
+
+#[test]
+fn a_broker_is_one_descriptor_of_an_event_loop() {
+    let ledger = Ledger::open();
+    let quotas = Quotas::new().unread_bytes(LITTLE).patience(Duration::from_secs(3600));
+    let mut turned = Turned::new(quotas);
+    assert!(!is_readable(&turned.broker));
+    assert_eq!(turned.broker.timeout(), None);
+    let mut party = turned.raw();
+    assert!(is_readable(&turned.broker), "somebody connects");
+    turned.broker.turn(Deadline::after(Duration::ZERO)).unwrap();
+    assert!(!is_readable(&turned.broker));
+    // Several in one packet: the descriptor says nothing of those behind the first, the timeout does.
+    let lot = [1, 2, 3].map(|number| frame(&ask::<Packet>("nobody", 0), number)).concat();
+    raw_send(&party.as_fd(), &lot, &[]);
+    assert!(is_readable(&turned.broker));
+    let (mut turns, mut heard) = (0, 0);
+    while heard < 3 {
+        assert!(is_readable(&turned.broker) || turned.broker.timeout() == Some(Duration::ZERO));
+        turned.broker.turn(Deadline::after(Duration::ZERO)).unwrap();
+        while party.try_receive().unwrap().is_some() {
+            heard += 1;
+        }
+        turns += 1;
+        assert!(turns < 100, "an event loop would spin");
+    }
+    assert_eq!(answered(&turned).len(), 3);
+    // A socket left full does not make it spin either, and the timeout says until when to wait.
+    while party.try_send(ask::<Packet>("nobody", 0).message(9, true)).is_ok() {}
+    for _ in 0..100 {
+        turned.broker.turn(Deadline::after(Duration::ZERO)).unwrap();
+    }
+    assert!(!is_readable(&turned.broker));
+    let left = turned.broker.timeout().unwrap();
+    assert!(left > Duration::from_secs(1800), "{left:?}");
+    // Shut down: at once, and for ever.
+    turned.broker.closer().shutdown();
+    assert!(is_readable(&turned.broker));
+    for _ in 0..2 {
+        assert_eq!(turned.broker.turn(soon()).unwrap_err(), Error::Closed);
+    }
+    turned.broker.run().unwrap();
+    drop((turned, party));
     ledger.close();
 }

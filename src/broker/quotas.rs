@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use crate::error::Misuse;
 
-/// Every bound of a broker (P4). What it holds for a party is fixed in size, so these are also the
-/// bounds of its memory.
+/// Every bound of a broker (P4). What it knows of a party is fixed in size, and of what a party sends
+/// it has read at most one packet (64 KiB), so these are also the bounds of its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quotas {
@@ -19,8 +19,9 @@ pub struct Quotas {
     /// Names of one user at once. Default 64.
     pub user_names: u32,
     /// Bytes that a party may leave unread, as SO_SNDBUF counts them: a small message takes about
-    /// 700, one with a descriptor little more. Default 16 KiB, so some 20 messages. It also bounds
-    /// the descriptors in flight, which the kernel counts for the broker's user (ETOOMANYREFS).
+    /// 700, one with a descriptor little more. Default 16 KiB, so some 20 hand-overs; requests are read
+    /// while a quarter of it at most is taken. It also bounds the descriptors in flight, which the
+    /// kernel counts for the broker's user (ETOOMANYREFS).
     pub unread_bytes: u32,
     /// How long a party may leave that full before it is let go, with its names. Default 10 s: a
     /// stopped or swapped process comes back before that, and its names are free soon after.
