@@ -13,7 +13,9 @@ use fdpost::{
     Accept, Channel, Error, Libcamera, Limits, Message, Misuse, Packet, Policy, Profile, Stream, Violation,
 };
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket, socketpair};
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socket, socketpair, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 use support::{Ledger, files, identity, libcamera_header, packet_header, raw_send, try_raw_send};
 
 const ONE: Limits = Limits::new().descriptors(1);
@@ -290,4 +292,40 @@ fn the_taker_says_whether_descriptors_are_refused() {
 
 fn socketpair_of_packets() -> (OwnedFd, OwnedFd) {
     socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
+}
+
+/// SO_RCVTIMEO, SO_SNDTIMEO, SO_RCVLOWAT and SO_PEEK_OFF go with the socket, whoever set them.
+fn whatever_the_giver_set<P: Wire>() {
+    let (mut here, there) = ends::<P>(ONE);
+    let socket = twin(&there);
+    let short = TimeVal::milliseconds(1);
+    setsockopt(&socket, sockopt::ReceiveTimeout, &short).unwrap();
+    setsockopt(&socket, sockopt::SendTimeout, &short).unwrap();
+    set_option(&socket, libc::SO_RCVLOWAT, 100_000).unwrap();
+    set_option(&socket, libc::SO_PEEK_OFF, 7).unwrap();
+    drop(socket);
+    let mut carrier = Message::new(b"");
+    carrier.attach_channel(there).unwrap();
+    let mut there = carrier.take_channel::<P>(0, ONE).unwrap();
+    let receiving = std::thread::spawn(move || {
+        let first = there.receive().map(|message| message.payload().to_vec());
+        let second = there.receive_by(soon()).map(|message| message.payload().to_vec());
+        (first, second, there)
+    });
+    // Long enough for the timeout to pass many times.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    here.send(Message::new(b"first")).unwrap();
+    here.send(Message::new(b"second")).unwrap();
+    let (first, second, there) = receiving.join().unwrap();
+    assert_eq!((first, second), (Ok(b"first".to_vec()), Ok(b"second".to_vec())), "{}", P::NAME);
+    drop((here, there));
+}
+
+#[test] // P5
+fn what_the_giver_set_does_not_matter() {
+    let ledger = Ledger::open();
+    whatever_the_giver_set::<Packet>();
+    whatever_the_giver_set::<Stream>();
+    whatever_the_giver_set::<Libcamera>();
+    ledger.close();
 }
