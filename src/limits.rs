@@ -113,9 +113,13 @@ impl Limits {
     /// How long a message of `bytes` may take on a stream: the timeout plus its bytes over the
     /// minimum rate.
     pub(crate) fn patience(&self, bytes: u64) -> Duration {
+        self.assembly_timeout.saturating_add(self.at_minimum_rate(bytes))
+    }
+
+    /// How long `bytes` take at the minimum rate.
+    pub(crate) fn at_minimum_rate(&self, bytes: u64) -> Duration {
         let rate = u64::from(self.minimum_rate.max(1));
-        let micros = bytes.saturating_mul(1_000_000).checked_div(rate).unwrap_or(0);
-        self.assembly_timeout.saturating_add(Duration::from_micros(micros))
+        Duration::from_micros(bytes.saturating_mul(1_000_000).checked_div(rate).unwrap_or(0))
     }
 }
 

@@ -83,3 +83,69 @@ fn a_batch_keeps_to_what_may_be_held() {
     drop((channel, peer));
     ledger.close();
 }
+
+/// What was promised of memory holds for pairs of headers and payloads too.
+#[test] // P4
+fn pairs_of_datagrams_keep_to_what_may_be_held() {
+    use fdpost::machine::Receiver;
+    use std::os::fd::OwnedFd;
+
+    let ledger = Ledger::open();
+    for (batch, limits) in [
+        (16, Limits::new()),
+        (16, Limits::new().payload(3000).descriptors(4)),
+        (2, Limits::new().descriptors(1)),
+        (7, Limits::new().payload(20_000).held_bytes(30_000)),
+        (16, Limits::new().payload(8).descriptors(253)),
+    ] {
+        let (mut channel, theirs) = Channel::<Libcamera>::pair(limits).unwrap();
+        let mut theirs = Channel::<Libcamera>::from_fd(theirs, limits).unwrap();
+        channel.set_batch(batch);
+        let mut reused = Message::default();
+        for sizes in [[8, 8, 8, 8, 8, 8], [8, 4096, 4097, 20_000, 60_000, 1], [60_000, 1, 60_000, 8, 9, 4100]]
+        {
+            let sizes = sizes.map(|bytes: usize| bytes.min(limits.payload as usize));
+            let mut sent = 0;
+            for (number, bytes) in sizes.into_iter().enumerate() {
+                let given = files(usize::from(limits.descriptors).min(number));
+                let message = Message::new(vec![number as u8; bytes]);
+                match theirs.try_send(given.into_iter().fold(message, Message::with)) {
+                    Ok(fdpost::Sent::Complete) => sent += 1,
+                    Ok(_) => panic!("half of a message fitted"),
+                    // The socket holds no more of this size.
+                    Err(error) => assert_eq!(error.error, Error::WouldBlock),
+                }
+            }
+            let accepted = sizes.iter().enumerate().take(sent);
+            for (number, bytes) in accepted {
+                channel.receive_into(&mut reused, soon()).unwrap();
+                assert_eq!(reused.payload(), vec![number as u8; *bytes], "batch {batch}");
+                assert_eq!(reused.descriptor_count(), usize::from(limits.descriptors).min(number));
+            }
+            assert!(channel.try_receive().unwrap().is_none());
+        }
+        let most = Receiver::<Libcamera, OwnedFd>::most_held(&limits, batch);
+        let held = channel.stats().held_most;
+        let control = 17 * 2048; // the scratch for control data, which is no part of the formula
+        assert!(held.bytes <= most.bytes + control, "batch {batch}: {held:?}, formula {most:?}");
+        assert!(held.descriptors <= most.descriptors, "batch {batch}: {held:?}, formula {most:?}");
+    }
+    ledger.close();
+}
+
+#[test] // P1, P3: a header's place takes no more than a header
+fn a_payload_where_a_header_belongs() {
+    let ledger = Ledger::open();
+    let (mut channel, peer) = Channel::<Libcamera>::pair(LIMITS).unwrap();
+    channel.set_batch(16);
+    for bytes in [&libcamera_header(2, 0)[..], b"ok", &[9; 2000]] {
+        raw_send(&peer, bytes, &[]);
+    }
+    assert_eq!(channel.receive_by(soon()).unwrap().payload(), b"ok");
+    let expected = Violation::HeaderLength { expected: 8, received: 2000 };
+    for _ in 0..2 {
+        assert_eq!(channel.receive_by(soon()).unwrap_err(), Error::Violation(expected));
+    }
+    drop((channel, peer));
+    ledger.close();
+}

@@ -268,3 +268,30 @@ fn st_11_descriptors_leave_once() {
     drop((ours, theirs, message));
     ledger.close();
 }
+
+#[test] // P5
+fn st_15_a_late_reader_blames_nobody() {
+    let ledger = Ledger::open();
+    // 25,000 bytes at 20,000 a second: overdue 1.35 s after they began.
+    let limits = LIMITS.payload(25_000).assembly_timeout(Duration::from_millis(100)).minimum_rate(20_000);
+    let (mut channel, peer) = pair(limits);
+    let message = said(1, &[7; 25_000], 0);
+    raw_send(&peer, &message[..5_000], &[]);
+    assert!(channel.try_receive().unwrap().is_none());
+    raw_send(&peer, &message[5_000..24_000], &[]);
+    thread::sleep(channel.timeout().expect("it has begun") + Duration::from_millis(50));
+    // It was there in time: nothing is to be said against the peer. What was read is worth 0.95 s.
+    assert!(channel.try_receive().unwrap().is_none());
+    assert!(channel.timeout().expect("it still runs") > Duration::ZERO);
+    raw_send(&peer, &message[24_000..], &[]);
+    assert_eq!(channel.receive_by(soon()).unwrap().payload().len(), 25_000);
+
+    // Who then stops is blamed all the same.
+    raw_send(&peer, &message[..5_000], &[]);
+    assert!(channel.try_receive().unwrap().is_none());
+    raw_send(&peer, &message[5_000..6_000], &[]);
+    thread::sleep(channel.timeout().expect("it has begun") + Duration::from_millis(50));
+    assert_final(&mut channel, &peer, Violation::PayloadMissing { expected: 25_000, received: 5_988 });
+    drop((channel, peer));
+    ledger.close();
+}

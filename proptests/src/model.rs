@@ -23,6 +23,7 @@ struct Model<'a> {
 #[derive(Default)]
 struct Half {
     begun: Duration,
+    moved: Duration,
     parts: Vec<Vec<u8>>,
     head: Head,
     size: usize,
@@ -55,6 +56,7 @@ impl Model<'_> {
             Wire::Packet => self.packet(read, pool, cut),
             _ => {
                 check(!read.bytes.is_empty(), "descriptor-unexpected")?;
+                self.late(read);
                 self.stream(read, &pool, cut)
             }
         }
@@ -157,7 +159,15 @@ impl Model<'_> {
         let known = [12, half.size as u64, 1].into_iter().take(half.parts.len()).sum::<u64>();
         let bytes = if self.wire == Wire::Libcamera { 0 } else { known };
         let extra = Duration::from_micros(bytes * 1_000_000 / u64::from(self.limits.minimum_rate));
-        Some(half.begun + self.limits.assembly_timeout + extra)
+        Some((half.begun + self.limits.assembly_timeout + extra).max(half.moved))
+    }
+
+    /// ST-15: who reads late gives the bytes read their time at the minimum rate.
+    fn late(&mut self, read: &Read) {
+        if self.deadline().is_some_and(|due| read.at >= due) {
+            let micros = read.bytes.len() as u64 * 1_000_000 / u64::from(self.limits.minimum_rate);
+            self.half.as_mut().unwrap().moved = read.at + Duration::from_micros(micros);
+        }
     }
 
     fn packet(&mut self, read: &Read, mut pool: Vec<u64>, cut: bool) -> Result<(), &'static str> {

@@ -23,6 +23,7 @@ mod receiving;
 mod send_fd;
 mod sending;
 mod socket;
+mod spin;
 mod stats;
 mod sys;
 mod transport;

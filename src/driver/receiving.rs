@@ -75,6 +75,11 @@ impl<P: Profile> Receiving<P> {
         self.0.set_batch(hunks);
     }
 
+    /// Tries again for this long before a receive sleeps.
+    pub fn set_spin(&mut self, moment: Duration) {
+        self.0.set_spin(moment);
+    }
+
     /// For event loops: when to call although the socket is silent.
     pub fn timeout(&self) -> Option<Duration> {
         self.0.timeout()

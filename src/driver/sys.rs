@@ -27,7 +27,7 @@ use super::error::Error;
 pub(super) use look::{Status, is_pidfd, status};
 pub(super) use mapping::Mapping;
 pub(super) use meeting::{accept, peer_pidfd, set_close_on_exec};
-pub(super) use receiving::{Extras, receive};
+pub(super) use receiving::{Extras, receive, sleep};
 #[cfg(feature = "tokio")]
 pub(super) use registered::{Registered, register};
 pub(super) use sending::send;
@@ -62,7 +62,8 @@ impl Scratch {
     }
 }
 
-/// EINTR is retried here and nowhere else (P5: every call is MSG_DONTWAIT, so none can hang).
+/// EINTR is retried here and nowhere else (P5: every call is MSG_DONTWAIT, so none can hang, but
+/// for the one receive that is to wait for ever).
 fn retry(mut call: impl FnMut() -> libc::ssize_t) -> Result<usize, Errno> {
     loop {
         match Errno::result(call()) {

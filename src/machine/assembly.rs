@@ -16,6 +16,8 @@ pub(super) const KEEP: usize = 4096;
 /// What came of a message so far, and the part awaited.
 pub(super) struct Assembly<P: Profile, F> {
     pub(super) part: Part,
+    /// The first part of every message, its grant within the limits.
+    first: Part,
     /// Bytes of the part that came.
     pub(super) gathered: u32,
     frame: [u8; FRAME_MAX],
@@ -29,12 +31,16 @@ pub(super) struct Assembly<P: Profile, F> {
     /// A part is whole, and another one is awaited.
     continued: bool,
     pub(super) begun: Duration,
+    /// What a late reader found there to be read moves the deadline to here.
+    moved: Duration,
 }
 
 impl<P: Profile, F> Assembly<P, F> {
     pub(super) fn new(limits: &Limits) -> Self {
+        let first = first::<P>(limits);
         Self {
-            part: first::<P>(limits),
+            part: first,
+            first,
             gathered: 0,
             frame: [0; FRAME_MAX],
             declared: P::Declared::default(),
@@ -44,6 +50,7 @@ impl<P: Profile, F> Assembly<P, F> {
             named: P::FIRST.bytes.into(),
             continued: false,
             begun: Duration::ZERO,
+            moved: Duration::ZERO,
         }
     }
 
@@ -69,10 +76,17 @@ impl<P: Profile, F> Assembly<P, F> {
             crate::profile::Framing::Stream { .. } => self.named,
             _ => 0,
         };
-        self.begun.saturating_add(limits.patience(bytes))
+        self.begun.saturating_add(limits.patience(bytes)).max(self.moved)
+    }
+
+    /// `bytes` of a stream were read at `now`, when the message was overdue: who reads late must
+    /// not blame a peer that keeps the rate (ST-15).
+    pub(super) fn read_late(&mut self, now: Duration, bytes: usize, limits: &Limits) {
+        self.moved = now.saturating_add(limits.at_minimum_rate(bytes as u64));
     }
 
     /// Adds bytes of the part. Fails before it took any.
+    #[inline]
     pub(super) fn gather(&mut self, bytes: &[u8]) -> Result<(), Exhausted> {
         match self.part.role {
             Role::Payload => {
@@ -102,21 +116,28 @@ impl<P: Profile, F> Assembly<P, F> {
 
     /// Makes room for `count` descriptors, before any is moved.
     pub(super) fn reserve_descriptors(&mut self, count: usize) -> Result<(), Exhausted> {
-        reserve(&mut self.descriptors, count)
+        if count == 0 { Ok(()) } else { reserve(&mut self.descriptors, count) }
+    }
+
+    /// Whether `bytes` are all of a part of the wire's own: it need not be gathered then.
+    pub(super) fn is_whole_frame(&self, bytes: &[u8]) -> bool {
+        self.part.role == Role::Frame && self.gathered == 0 && bytes.len() == self.part.bytes as usize
     }
 
     /// The part is whole: checks what it was granted and asks the profile what follows. `None`
-    /// ends the message.
-    pub(super) fn complete(&mut self, limits: &Limits) -> Result<Option<()>, Fault> {
+    /// ends the message. `frame`: its bytes, if they were not gathered.
+    #[inline]
+    pub(super) fn complete(&mut self, frame: Option<&[u8]>, limits: &Limits) -> Result<Option<()>, Fault> {
         if let Grant::Exactly(declared) = self.part.grant {
             let received = count32(self.came());
             if received != u32::from(declared) {
                 return Err(Violation::DescriptorCount { declared: declared.into(), received }.into());
             }
         }
-        let bytes = match self.part.role {
-            Role::Frame => self.frame.get(..self.part.bytes as usize).unwrap_or_default(),
-            Role::Payload => &[],
+        let bytes = match (self.part.role, frame) {
+            (Role::Frame, Some(frame)) => frame,
+            (Role::Frame, None) => self.frame.get(..self.part.bytes as usize).unwrap_or_default(),
+            (Role::Payload, _) => &[],
         };
         match P::next(&mut self.declared, bytes)? {
             Next::End => Ok(None),
@@ -150,18 +171,20 @@ impl<P: Profile, F> Assembly<P, F> {
     }
 
     /// Hands the message out and begins anew, with the memory that `message` brought.
+    #[inline]
     pub(super) fn deliver(&mut self, message: &mut Message<F>, limits: &Limits) {
         message.head = P::head(&self.declared);
         mem::swap(&mut message.payload, &mut self.payload);
         mem::swap(&mut message.descriptors, &mut self.descriptors);
         bound(&mut self.payload, (limits.payload as usize).max(KEEP));
         bound(&mut self.descriptors, usize::from(limits.descriptors));
-        self.part = first::<P>(limits);
+        self.part = self.first;
         self.gathered = 0;
         self.brought = 0;
         self.declared = P::Declared::default();
         self.named = P::FIRST.bytes.into();
         self.continued = false;
+        self.moved = Duration::ZERO;
     }
 }
 
@@ -172,11 +195,14 @@ fn first<P: Profile>(limits: &Limits) -> Part {
         assert!(matches!(P::FIRST.role, Role::Frame));
         assert!(!matches!(P::FIRST.grant, Grant::Exactly(_)));
     }
-    Part { grant: capped(P::FIRST.grant, limits), ..P::FIRST }
+    Part { grant: capped(P::FIRST.grant, limits.descriptors), ..P::FIRST }
 }
 
 /// A grant within the limits: a number declared is refused, a mere upper bound lowered.
 fn admitted(grant: Grant, before: usize, limits: &Limits) -> Result<Grant, Violation> {
+    if grant == Grant::None {
+        return Ok(grant);
+    }
     let left = limits.descriptors.saturating_sub(u8::try_from(before).unwrap_or(u8::MAX));
     match grant {
         Grant::Exactly(declared) if declared > left => {
@@ -184,13 +210,13 @@ fn admitted(grant: Grant, before: usize, limits: &Limits) -> Result<Grant, Viola
                 (count32(before).saturating_add(declared.into()), limits.descriptors.into());
             Err(Violation::TooManyDescriptors { declared, limit })
         }
-        grant => Ok(capped(grant, &limits.descriptors(left))),
+        grant => Ok(capped(grant, left)),
     }
 }
 
-fn capped(grant: Grant, limits: &Limits) -> Grant {
+fn capped(grant: Grant, limit: u8) -> Grant {
     match grant {
-        Grant::AtMost(most) => match most.min(limits.descriptors) {
+        Grant::AtMost(most) => match most.min(limit) {
             0 => Grant::None,
             most => Grant::AtMost(most),
         },

@@ -46,6 +46,7 @@ pub(super) enum Step {
 }
 
 /// Looks at the next piece of `hunk`. [`Exhausted::OutOfMemory`] leaves everything as it was.
+#[inline]
 pub(super) fn step<P: Profile, F>(
     hunk: &mut Hunk<F>,
     at: &mut Position,
@@ -115,17 +116,22 @@ fn datagram<P: Profile, F>(
         .into());
     }
     assembly.reserve_descriptors(hunk.descriptors.len())?;
+    let bytes = hunk.bytes.get(at.offset..).unwrap_or_default();
+    let frame = Some(bytes).filter(|bytes| assembly.is_whole_frame(bytes));
     if at.in_place > 0 {
         assembly.count(at.in_place);
-    } else {
-        assembly.gather(hunk.bytes.get(at.offset..).unwrap_or_default())?;
+    } else if frame.is_none() {
+        assembly.gather(bytes)?;
     }
-    assembly.descriptors.extend(hunk.descriptors.drain(..).map(Some));
+    if !hunk.descriptors.is_empty() {
+        assembly.descriptors.extend(hunk.descriptors.drain(..).map(Some));
+    }
     at.offset = usize::MAX;
-    complete(assembly, limits)
+    complete(assembly, frame, limits)
 }
 
 /// Messages back to back, descriptors pooled.
+#[inline]
 fn packet<P: Profile, F>(
     hunk: &mut Hunk<F>,
     at: &mut Position,
@@ -155,12 +161,17 @@ fn packet<P: Profile, F>(
     };
     let count = claim(hunk, at, assembly.part.grant, caps)?;
     assembly.reserve_descriptors(count)?;
-    assembly.gather(bytes)?;
-    assembly.descriptors.extend(hunk.descriptors.drain(..count).map(Some));
+    let frame = Some(bytes).filter(|bytes| assembly.is_whole_frame(bytes));
+    if frame.is_none() {
+        assembly.gather(bytes)?;
+    }
+    if count > 0 {
+        assembly.descriptors.extend(hunk.descriptors.drain(..count).map(Some));
+        at.claimed = at.claimed.saturating_add(count32(count));
+    }
     at.offset = at.offset.saturating_add(needed);
     at.messages = at.messages.saturating_add(u32::from(begins));
-    at.claimed = at.claimed.saturating_add(count32(count));
-    complete(assembly, limits)
+    complete(assembly, frame, limits)
 }
 
 /// A second or later message begins: the caps on packets of several.
@@ -185,9 +196,13 @@ fn within_pool(declared: u32, caps: PacketCaps) -> Result<(), Violation> {
 }
 
 /// How many descriptors of the packet's pool a part takes.
+#[inline]
 fn claim<F>(hunk: &Hunk<F>, at: &Position, grant: Grant, caps: PacketCaps) -> Result<usize, Fault> {
-    let pool = hunk.descriptors.len();
     let most = usize::from(grant.most());
+    if most == 0 {
+        return Ok(0);
+    }
+    let pool = hunk.descriptors.len();
     if at.messages > 1 {
         let claims = if matches!(grant, Grant::Exactly(_)) { most } else { most.min(pool) };
         within_pool(at.claimed.saturating_add(count32(claims)), caps)?;
@@ -241,20 +256,25 @@ fn stream<P: Profile, F>(
         granted(assembly, hunk)?;
         assembly.reserve_descriptors(hunk.descriptors.len())?;
     }
+    let mut frame = None;
     if at.in_place > 0 {
         assembly.count(taken);
         at.in_place = at.in_place.saturating_sub(taken);
     } else {
-        assembly.gather(rest.get(..taken).unwrap_or_default())?;
+        let bytes = rest.get(..taken).unwrap_or_default();
+        frame = Some(bytes).filter(|bytes| assembly.is_whole_frame(bytes));
+        if frame.is_none() {
+            assembly.gather(bytes)?;
+        }
         at.offset = at.offset.saturating_add(taken);
     }
-    if brings {
+    if brings && !hunk.descriptors.is_empty() {
         assembly.descriptors.extend(hunk.descriptors.drain(..).map(Some));
     }
     if taken < needed {
         return Ok(Step::Input(Input::Bytes));
     }
-    complete(assembly, limits)
+    complete(assembly, frame, limits)
 }
 
 /// Whether the part takes the descriptors of this read, and whether all of them came.
@@ -280,8 +300,13 @@ fn granted<P: Profile, F>(assembly: &Assembly<P, F>, hunk: &Hunk<F>) -> Result<(
     Ok(())
 }
 
-fn complete<P: Profile, F>(assembly: &mut Assembly<P, F>, limits: &Limits) -> Result<Step, Fault> {
-    let input = match assembly.complete(limits)? {
+#[inline]
+fn complete<P: Profile, F>(
+    assembly: &mut Assembly<P, F>,
+    frame: Option<&[u8]>,
+    limits: &Limits,
+) -> Result<Step, Fault> {
+    let input = match assembly.complete(frame, limits)? {
         Some(()) => Input::Part,
         None => Input::Message,
     };

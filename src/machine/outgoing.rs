@@ -15,6 +15,11 @@ pub struct Outgoing<F> {
 }
 
 impl<F> Outgoing<F> {
+    /// A message with the outline that it was [checked](super::Sender::check) to have.
+    pub const fn checked(message: Message<F>, outline: Outline) -> Self {
+        Self { message, outline }
+    }
+
     /// Checks a message for the wire `P`. `packet_limit`: the bytes of the largest datagram or
     /// packet that the socket takes, where it has such a limit.
     ///
@@ -79,21 +84,17 @@ impl<F> Outgoing<F> {
     pub(super) fn transmit<P: Profile>(&self, index: usize) -> Option<Transmit<'_, F>> {
         transmit::<P, F>(&self.message, &self.outline, index)
     }
+}
 
-    /// All its transmits.
-    pub fn transmits<P: Profile>(&self) -> impl Iterator<Item = Transmit<'_, F>> {
-        (0..).map_while(|index| self.transmit::<P>(index))
-    }
-
-    /// The kernel took `count`, as for [`Sender::transmitted`](super::Sender::transmitted): whether that was all.
-    pub(super) fn is_whole<P: Profile>(&self, count: usize) -> bool {
-        match P::FRAMING {
-            Framing::Stream { .. } => {
-                self.transmit::<P>(1).is_none()
-                    && self.transmit::<P>(0).is_none_or(|only| only.bytes() <= count)
-            }
-            _ => self.transmit::<P>(count).is_none(),
+/// The kernel took `count`, as for [`Sender::transmitted`](super::Sender::transmitted): whether that
+/// was all of the message.
+pub(super) fn is_whole<P: Profile, F>(message: &Message<F>, outline: &Outline, count: usize) -> bool {
+    match P::FRAMING {
+        Framing::Stream { .. } => {
+            let only = transmit::<P, F>(message, outline, 1).is_none();
+            only && transmit::<P, F>(message, outline, 0).is_none_or(|first| first.bytes() <= count)
         }
+        _ => transmit::<P, F>(message, outline, count).is_none(),
     }
 }
 

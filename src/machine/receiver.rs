@@ -1,24 +1,20 @@
 //! The receiving half.
 
 mod refusal;
+mod windows;
 
 use alloc::vec::Vec;
-use core::mem;
 use core::time::Duration;
 
-use super::assembly::{Assembly, KEEP};
+use super::assembly::Assembly;
 use super::counters::{Held, Received};
-use super::hunk::{Hunk, SLACK, reserve};
+use super::hunk::Hunk;
 use super::intake::{self, Position, Step};
 use super::table::{self, Action, Input, State};
 use crate::error::{Exhausted, Fault, Misuse, Violation};
 use crate::limits::Limits;
 use crate::message::Message;
-use crate::profile::{FRAME_MAX, Framing, Profile, Role};
-
-/// The most that a stream reads ahead: small, so that an idle channel stays small, and larger
-/// payloads are read in place anyway.
-const READ_AHEAD: usize = KEEP;
+use crate::profile::{Framing, Profile};
 
 /// Turns what the kernel handed over into messages of the wire `P`, or into one error for ever.
 ///
@@ -30,7 +26,8 @@ pub struct Receiver<P: Profile, F> {
     /// Set in `Failed`, and returned for ever.
     fault: Option<Fault>,
     hunks: Vec<Hunk<F>>,
-    /// Hunks that are lent out.
+    /// Hunks that are lent out: `lent` of them, from `first` on.
+    first: usize,
     lent: usize,
     /// Hunks that were filled, and how many of them are used up.
     filled: usize,
@@ -40,6 +37,8 @@ pub struct Receiver<P: Profile, F> {
     assembly: Assembly<P, F>,
     received: Received,
     held_most: Held,
+    /// Payload bytes of the message that was delivered last: what the next is likely to have.
+    last: usize,
 }
 
 impl<P: Profile, F> Receiver<P, F> {
@@ -56,6 +55,7 @@ impl<P: Profile, F> Receiver<P, F> {
             state: State::Idle,
             fault: None,
             hunks: Vec::new(),
+            first: 0,
             lent: 0,
             filled: 0,
             next: 0,
@@ -64,6 +64,7 @@ impl<P: Profile, F> Receiver<P, F> {
             assembly: Assembly::new(&limits),
             received: Received::default(),
             held_most: Held::default(),
+            last: 0,
         })
     }
 
@@ -152,7 +153,7 @@ impl<P: Profile, F> Receiver<P, F> {
                     self.next = self.next.saturating_add(1);
                     self.at = Position::default();
                 }
-                Ok(Step::Input(input)) => match self.transition(input, None) {
+                Ok(Step::Input(input)) => match self.transition(input) {
                     Some(Action::Deliver) => {
                         self.deliver(message);
                         return Ok(true);
@@ -163,7 +164,7 @@ impl<P: Profile, F> Receiver<P, F> {
                 },
                 Err(Fault::Exhausted(short @ Exhausted::OutOfMemory { .. })) => return Err(short.into()),
                 Err(fault) => {
-                    if self.transition(Input::Breach, Some(fault)).is_none() {
+                    if self.breach(fault).is_none() {
                         return Ok(false);
                     }
                 }
@@ -189,9 +190,14 @@ impl<P: Profile, F> Receiver<P, F> {
         self.reclaim();
         let result = self.lend();
         self.note_held();
-        let count = result?;
-        self.lent = count;
-        Ok(self.hunks.get_mut(..count))
+        (self.first, self.lent) = result?;
+        Ok(Some(self.lent()))
+    }
+
+    /// The hunks that [`windows`](Self::windows) lent, until they are [handled](Self::handle).
+    pub fn lent(&mut self) -> &mut [Hunk<F>] {
+        let end = self.first.saturating_add(self.lent);
+        self.hunks.get_mut(self.first..end).unwrap_or_default()
     }
 
     /// The first `filled` hunks of [`windows`](Self::windows) were filled at `now`, a duration
@@ -200,144 +206,59 @@ impl<P: Profile, F> Receiver<P, F> {
         if self.next < self.filled || (filled > 0 && self.lent == 0) {
             return; // nothing was lent, so nothing can have been filled
         }
-        let filled = filled.min(mem::take(&mut self.lent));
-        self.next = 0;
-        self.filled = filled;
+        let filled = filled.min(self.lent);
+        self.lent().iter_mut().take(filled).for_each(Hunk::settle);
+        self.lent = 0;
+        self.next = self.first;
+        self.filled = self.first.saturating_add(filled);
         self.at = Position::default();
         self.arrived = now;
         if filled > 0 {
-            self.hunks.iter_mut().take(filled).for_each(Hunk::settle);
+            if matches!(P::FRAMING, Framing::Stream { .. }) {
+                self.move_deadline(now);
+            }
             return;
         }
         self.reclaim();
         // Only now, with all that came looked at, is an overdue message the peer's fault (P5).
         if self.deadline().is_some_and(|deadline| now >= deadline) {
-            self.transition(Input::Overdue, None);
+            self.transition(Input::Overdue);
         }
         self.release();
     }
 
-    /// What is held now.
-    pub fn held(&self) -> Held {
-        let spine = self.hunks.capacity().saturating_mul(size_of::<Hunk<F>>());
-        let partial = self
-            .assembly
-            .payload
-            .capacity()
-            .saturating_add(self.assembly.descriptors.capacity().saturating_mul(size_of::<Option<F>>()));
-        let mut held =
-            Held { bytes: spine.saturating_add(partial), descriptors: self.assembly.descriptors.len() };
-        for hunk in &self.hunks {
-            let descriptors = hunk.descriptors.capacity().saturating_mul(size_of::<F>());
-            held.bytes = held.bytes.saturating_add(hunk.bytes.capacity()).saturating_add(descriptors);
-            held.descriptors = held.descriptors.saturating_add(hunk.descriptors.len());
-        }
-        held
-    }
-
-    /// The most that was held: now, or when bytes were asked for.
-    pub fn held_most(&self) -> Held {
-        let (now, most) = (self.held(), self.held_most);
-        Held { bytes: most.bytes.max(now.bytes), descriptors: most.descriptors.max(now.descriptors) }
-    }
-
-    /// The most that a receiver with these limits ever holds (P4): its windows, one payload, and
-    /// the descriptors of both.
-    pub fn most_held(limits: &Limits, batch: u16) -> Held {
-        let (count, slot, room) = Self::slots(limits, batch);
-        let payload = (limits.payload.min(P::PAYLOAD_MOST) as usize).max(KEEP);
-        let slot = match P::FRAMING {
-            // Payloads are read in place.
-            Framing::PartPerDatagram if batch <= 1 => FRAME_MAX,
-            _ => slot,
-        };
-        let room = room.saturating_add(SLACK);
-        let of_hunk =
-            size_of::<Hunk<F>>().saturating_add(slot).saturating_add(room.saturating_mul(size_of::<F>()));
-        let parted = usize::from(limits.descriptors);
-        Held {
-            bytes: of_hunk
-                .saturating_mul(count)
-                .saturating_add(payload)
-                .saturating_add(parted.saturating_mul(size_of::<Option<F>>())),
-            descriptors: room.saturating_mul(count).saturating_add(parted),
-        }
-    }
-
-    /// Hunks of a batch, bytes of each, descriptors of each.
-    fn slots(limits: &Limits, batch: u16) -> (usize, usize, usize) {
-        let header = P::FIRST.bytes as usize;
-        let payload = limits.payload.min(P::PAYLOAD_MOST) as usize;
-        let most = usize::from(limits.descriptors);
-        let (slot, most) = match P::FRAMING {
-            Framing::PartPerDatagram => (payload.max(header), most),
-            Framing::MessagesPerPacket(caps) => {
-                let slot = payload.saturating_add(header).max(caps.bytes as usize);
-                // Honest senders pack without knowing our limit on a single message.
-                (slot, if most == 0 { 0 } else { most.max(caps.descriptors.into()) })
-            }
-            Framing::Stream { .. } => (READ_AHEAD, most),
-        };
-        let room = most.saturating_add(1);
-        let count = match P::FRAMING {
-            Framing::Stream { .. } => 1,
-            _ => usize::from(batch)
-                .min((limits.held_bytes as usize).checked_div(slot).unwrap_or(1))
-                .min(usize::from(limits.held_descriptors).checked_div(room).unwrap_or(1))
-                .max(1),
-        };
-        (count, slot, room)
-    }
-
-    /// Prepares the hunks; says how many.
-    fn lend(&mut self) -> Result<usize, Exhausted> {
-        let (count, slot, room) = Self::slots(&self.limits, self.batch);
-        if self.hunks.len() > count {
-            self.hunks.truncate(count);
-            self.hunks.shrink_to_fit();
-        }
-        let missing = count.saturating_sub(self.hunks.len());
-        reserve(&mut self.hunks, missing)?;
-        self.hunks.extend((0..missing).map(|_| Hunk::new()));
-        let needed = self.assembly.needed();
-        let payload = self.assembly.part.role == Role::Payload;
-        let (bytes, in_place) = match P::FRAMING {
-            Framing::PartPerDatagram if self.batch <= 1 => (needed, payload),
-            Framing::Stream { read_ahead: false } => (needed, payload),
-            Framing::Stream { read_ahead: true } if payload && needed >= READ_AHEAD => (needed, true),
-            _ => (slot, false),
-        };
-        if let (true, Some(hunk)) = (in_place, self.hunks.first_mut()) {
-            hunk.lend(&mut self.assembly.payload);
-        }
-        for hunk in self.hunks.iter_mut().take(count) {
-            hunk.prepare(bytes, room)?;
-        }
-        Ok(count)
-    }
-
-    /// Takes a payload's buffer back that was lent and not filled.
-    fn reclaim(&mut self) {
-        for hunk in &mut self.hunks {
-            if hunk.in_place {
-                hunk.bytes.truncate(hunk.from);
-            }
-            hunk.come_home(&mut self.assembly.payload);
+    /// What is read at or after the deadline moves it (ST-15).
+    fn move_deadline(&mut self, now: Duration) {
+        if self.deadline().is_some_and(|deadline| now >= deadline) {
+            let bytes = self.hunks.get(self.next).map_or(0, Hunk::stored);
+            self.assembly.read_late(now, bytes, &self.limits);
         }
     }
 
     /// Runs `input` through the table and does what only the machine can do about it.
-    fn transition(&mut self, input: Input, fault: Option<Fault>) -> Option<Action> {
+    #[inline]
+    fn transition(&mut self, input: Input) -> Option<Action> {
         let (next, action) = table::step(self.state, input)?;
         self.state = next;
         match action {
             Action::Begin => self.assembly.begun = self.arrived,
             Action::Continue | Action::Deliver => {}
             Action::Finish => self.forget(),
-            Action::Miss => self.fault = Some(self.missing().into()),
-            Action::Refuse => self.fault = fault,
+            Action::Miss => {
+                self.fault = Some(self.missing().into());
+                self.forget();
+            }
+            Action::Refuse => {}
         }
-        if self.fault.is_some() {
+        Some(action)
+    }
+
+    /// A rule was broken, or descriptors were lost: kept, and returned for ever.
+    #[cold]
+    fn breach(&mut self, fault: Fault) -> Option<Action> {
+        let action = self.transition(Input::Breach)?;
+        if action == Action::Refuse {
+            self.fault = Some(fault);
             self.forget();
         }
         Some(action)
@@ -348,8 +269,10 @@ impl<P: Profile, F> Receiver<P, F> {
         Violation::PayloadMissing { expected, received }
     }
 
+    #[inline]
     fn deliver(&mut self, message: &mut Message<F>) {
         self.assembly.deliver(message, &self.limits);
+        self.last = message.payload.len();
         let Received { messages, bytes, descriptors } = self.received;
         self.received = Received {
             messages: messages.saturating_add(1),
@@ -365,28 +288,5 @@ impl<P: Profile, F> Receiver<P, F> {
         for hunk in &mut self.hunks {
             hunk.bytes = Vec::new();
         }
-    }
-
-    /// Nothing is going on: gives back what is not small (P4). Between bursts an allocation is
-    /// cheap beside the wait.
-    fn release(&mut self) {
-        self.hunks.truncate(1);
-        if self.hunks.capacity() > 1 {
-            self.hunks.shrink_to_fit();
-        }
-        for hunk in &mut self.hunks {
-            if hunk.bytes.capacity() > KEEP {
-                hunk.bytes = Vec::new();
-            }
-        }
-        // What a reused message left behind. With a read-ahead buffer of KEEP beside it, an idle
-        // channel stays below 8 KiB.
-        if self.state == State::Idle && self.assembly.payload.capacity() > KEEP / 2 {
-            self.assembly.payload = Vec::new();
-        }
-    }
-
-    fn note_held(&mut self) {
-        self.held_most = self.held_most();
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Exhausted, Fault, Misuse};
 use crate::message::Message;
 use crate::profile::{Framing, Outline, Profile};
 
-use super::outgoing::Outgoing;
+use super::outgoing::{self, Outgoing};
 use super::packing::Packing;
 use super::transmit::{Transmit, Transmits};
 
@@ -179,13 +179,13 @@ impl<P: Profile, F> Sender<P, F> {
 
     /// A message of which the kernel took `count` at once, while nothing waited: `true` if that
     /// was all of it. The rest is queued, in the [room](Self::make_room) that was made before.
-    pub fn departed(&mut self, outgoing: Outgoing<F>, count: usize) -> bool {
-        if outgoing.is_whole::<P>(count) {
+    pub fn departed(&mut self, message: Message<F>, outline: &Outline, count: usize) -> bool {
+        if outgoing::is_whole::<P, F>(&message, outline, count) {
             self.recover();
-            self.sending.count(&outgoing.message);
+            self.sending.count(&message);
             return true;
         }
-        self.queue.push_back(outgoing);
+        self.queue.push_back(Outgoing { message, outline: *outline });
         self.transmitted(count);
         false
     }

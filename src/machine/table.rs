@@ -113,6 +113,7 @@ const fn by_state() -> [[Option<(State, Action)>; INPUTS]; STATES] {
 }
 
 /// Where `input` leads from `state`; `None` where no row says so.
+#[inline]
 pub fn step(state: State, input: Input) -> Option<(State, Action)> {
     *BY_STATE.get(state as usize)?.get(input as usize)?
 }

@@ -62,13 +62,12 @@ impl<'a, F> Transmit<'a, F> {
         Self { slices, descriptors, lot: None }
     }
 
-    /// The transmit at `index` of a message whose [`Outline`] is this one, if it has so many.
+    /// What a message is sent as, whose [`Outline`] is this one.
     pub fn of_message<P: Profile>(
         message: &'a Message<F>,
         outline: &'a Outline,
-        index: usize,
-    ) -> Option<Self> {
-        outgoing::transmit::<P, F>(message, outline, index)
+    ) -> impl Iterator<Item = Self> + use<'a, P, F> {
+        (0..).map_while(|index| outgoing::transmit::<P, F>(message, outline, index))
     }
 
     /// The first messages of `queue` as they were packed.

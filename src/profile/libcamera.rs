@@ -28,11 +28,13 @@ impl Profile for Libcamera {
     const NAME: &'static str = "libcamera";
     const FRAMING: Framing = Framing::PartPerDatagram;
     const FIRST: Part = Part { role: Role::Frame, bytes: HEADER, grant: Grant::None };
+    const PAIRED: bool = true;
     // No larger datagram passes a kernel with 4 KiB pages (net/core/sock.c), so none is awaited.
     const PAYLOAD_MOST: u32 = 4 * 1024 * 1024;
 
     type Declared = Declared;
 
+    #[inline]
     fn next(declared: &mut Declared, bytes: &[u8]) -> Result<Next, Violation> {
         if *declared == Declared::Payload {
             return Ok(Next::End);
@@ -47,10 +49,12 @@ impl Profile for Libcamera {
         Ok(Next::Part(Part::payload(data, Grant::exactly(fds))))
     }
 
+    #[inline]
     fn head(_: &Declared) -> Head {
         Head::default()
     }
 
+    #[inline]
     fn encode(head: &Head, payload: u32, descriptors: u8) -> Result<Outline, Misuse> {
         refuse_head(Self::NAME, head)?;
         if payload == 0 && descriptors == 0 {
@@ -64,6 +68,7 @@ impl Profile for Libcamera {
 }
 
 /// `data` and `fds`; the padding is whatever upstream left there.
+#[inline]
 fn header(bytes: &[u8]) -> Option<(u32, u8)> {
     let mut cursor = Cursor::new(bytes);
     let fields = (cursor.u32_ne()?, cursor.u8()?);

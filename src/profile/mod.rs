@@ -139,6 +139,9 @@ pub trait Profile {
     const FRAMING: Framing;
     /// The first part of every message: a [`Role::Frame`] of 1 to [`FRAME_MAX`] bytes.
     const FIRST: Part;
+    /// On datagrams: every message is exactly two, its header and one payload. A reader that takes
+    /// several at once then knows which of them is a header, and offers that no more room.
+    const PAIRED: bool = false;
     /// The most payload bytes that a message of this wire has, whatever `Limits` allow.
     const PAYLOAD_MOST: u32 = u32::MAX;
 
@@ -175,6 +178,7 @@ impl Frame {
     pub const EMPTY: Self = Self { bytes: [0; FRAME_MAX], length: 0 };
 
     /// These bytes; what exceeds [`FRAME_MAX`] does not compile.
+    #[inline]
     pub fn new<const N: usize>(bytes: [u8; N]) -> Self {
         const { assert!(N <= FRAME_MAX) };
         let mut frame = Self { bytes: [0; FRAME_MAX], length: u8::try_from(N).unwrap_or(0) };
@@ -185,6 +189,7 @@ impl Frame {
     }
 
     /// The bytes.
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.length)).unwrap_or(&self.bytes)
     }

@@ -40,6 +40,7 @@ impl Profile for Packet {
 
     type Declared = Declared;
 
+    #[inline]
     fn next(declared: &mut Declared, bytes: &[u8]) -> Result<Next, Violation> {
         if declared.seen {
             return Ok(Next::End);
@@ -55,10 +56,12 @@ impl Profile for Packet {
         Ok(Next::Part(Part::payload(header.length, Grant::exactly(header.descriptors))))
     }
 
+    #[inline]
     fn head(declared: &Declared) -> Head {
         declared.head
     }
 
+    #[inline]
     fn encode(head: &Head, payload: u32, descriptors: u8) -> Result<Outline, Misuse> {
         let unsupported = |field, value| Misuse::HeadUnsupported { wire: Self::NAME, field, value };
         let flags = u8::try_from(head.flags).map_err(|_| unsupported("flags", head.flags))?;
@@ -90,6 +93,7 @@ struct Header {
 }
 
 impl Header {
+    #[inline]
     fn decode(bytes: &[u8]) -> Option<Self> {
         let mut cursor = Cursor::new(bytes);
         let header = Self {
@@ -104,6 +108,7 @@ impl Header {
         cursor.finish(header)
     }
 
+    #[inline]
     fn encode(self) -> [u8; HEADER as usize] {
         let [l0, l1, l2, l3] = self.length.to_le_bytes();
         let [k0, k1, k2, k3] = self.kind.to_le_bytes();
@@ -112,6 +117,7 @@ impl Header {
         [version, flags, descriptors, reply_descriptors, l0, l1, l2, l3, k0, k1, k2, k3, c0, c1, c2, c3]
     }
 
+    #[inline]
     fn check(&self) -> Result<(), Violation> {
         if self.version != VERSION {
             return Err(Violation::HeaderVersion {
@@ -124,6 +130,7 @@ impl Header {
 
     /// Values and combinations that mean nothing are reserved, so that a later version can give
     /// them a meaning. The same check serves both directions.
+    #[inline]
     fn meaning(&self) -> Result<(), (&'static str, u32)> {
         let flags = u32::from(self.flags);
         let reply = flags & REPLY != 0;
@@ -140,6 +147,7 @@ impl Header {
         Ok(())
     }
 
+    #[inline]
     const fn head(&self) -> Head {
         Head {
             kind: self.kind,

@@ -42,6 +42,7 @@ impl Profile for Stream {
 
     type Declared = Declared;
 
+    #[inline]
     fn next(declared: &mut Declared, bytes: &[u8]) -> Result<Next, Violation> {
         match declared.awaited {
             Awaited::Header => {
@@ -67,10 +68,12 @@ impl Profile for Stream {
         }
     }
 
+    #[inline]
     fn head(declared: &Declared) -> Head {
         Head { kind: declared.private, ..Head::default() }
     }
 
+    #[inline]
     fn encode(head: &Head, payload: u32, descriptors: u8) -> Result<Outline, Misuse> {
         refuse_head(Self::NAME, &Head { kind: 0, ..*head })?;
         let [p0, p1, p2, p3] = head.kind.to_ne_bytes();
@@ -82,6 +85,7 @@ impl Profile for Stream {
 }
 
 /// `private`, `data` and `fds`; the padding is whatever upstream left there.
+#[inline]
 fn header(bytes: &[u8]) -> Option<(u32, u32, u8)> {
     let mut cursor = Cursor::new(bytes);
     let fields = (cursor.u32_ne()?, cursor.u32_ne()?, cursor.u8()?);

@@ -18,6 +18,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next `count` bytes.
+    #[inline]
     pub fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(count)?;
         self.rest = rest;
@@ -25,6 +26,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next `N` bytes as an array.
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.rest.split_first_chunk::<N>()?;
         self.rest = rest;
@@ -32,31 +34,37 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next byte.
+    #[inline]
     pub fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
     /// The next four bytes, little-endian.
+    #[inline]
     pub fn u32_le(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
     /// The next four bytes in this machine's order.
+    #[inline]
     pub fn u32_ne(&mut self) -> Option<u32> {
         self.array().map(u32::from_ne_bytes)
     }
 
     /// The next four bytes in this machine's order, signed.
+    #[inline]
     pub fn i32_ne(&mut self) -> Option<i32> {
         self.array().map(i32::from_ne_bytes)
     }
 
     /// The next eight bytes in this machine's order.
+    #[inline]
     pub fn u64_ne(&mut self) -> Option<u64> {
         self.array().map(u64::from_ne_bytes)
     }
 
     /// `value`, if every byte was read: trailing bytes fail.
+    #[inline]
     pub fn finish<T>(self, value: T) -> Option<T> {
         self.rest.is_empty().then_some(value)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::receive::Wait;
 use super::{Channel, Owned};
 use crate::limits::Limits;
 use crate::machine::Held;
@@ -75,7 +76,7 @@ impl<P: Profile> Channel<P> {
             let mut message = Owned::default();
             match self.receiver.poll_into(&mut message) {
                 Ok(true) => self.ahead.push(message),
-                Ok(false) if matches!(self.read(), Ok(true)) => {}
+                Ok(false) if matches!(self.read(Wait::Not), Ok(true)) => {}
                 // Nothing more, or a fault: the receiver says it again when its turn comes.
                 Ok(false) | Err(_) => return,
             }

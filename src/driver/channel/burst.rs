@@ -95,8 +95,8 @@ impl<P: Profile> Channel<P> {
                     }
                     checked => checked?,
                 };
-                let alone = Transmit::of_message::<P>(first, &outline, 0);
-                self.socket.send(P::FRAMING, &mut self.scratch, alone.into_iter())
+                let alone = Transmit::of_message::<P>(first, &outline);
+                self.socket.send(P::FRAMING, &mut self.scratch, alone)
             };
             let errno = match result {
                 Ok(_) => {

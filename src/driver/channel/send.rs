@@ -10,9 +10,9 @@ use crate::driver::deadline::Deadline;
 use crate::driver::error::{Error, SendError, classify};
 use crate::driver::socket;
 use crate::driver::wait::RDHUP;
-use crate::error::{Fault, Misuse};
-use crate::machine::{Outcome, Outgoing};
-use crate::profile::{Framing, Profile};
+use crate::error::Misuse;
+use crate::machine::{Outcome, Outgoing, Transmit};
+use crate::profile::{Framing, Outline, Profile};
 
 /// How a send ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,25 @@ enum First {
     Blocked(Flush),
     /// It is queued behind others, or its rest is.
     Queued,
+}
+
+/// Why a message is not even tried.
+enum Refused {
+    Misuse(Misuse),
+    /// With what was stranded.
+    Dead(SendError),
+}
+
+impl Refused {
+    fn of(self, message: Owned) -> SendError {
+        match self {
+            Self::Misuse(misuse) => SendError::new(misuse, vec![message]),
+            Self::Dead(mut error) => {
+                error.messages.push(message);
+                error
+            }
+        }
+    }
 }
 
 /// What a flush came to.
@@ -148,20 +167,26 @@ impl<P: Profile> Channel<P> {
 
     /// Hands a message over at once where nothing waits before it, or queues it.
     fn send_first(&mut self, message: Owned) -> Result<First, SendError> {
-        let outgoing = self.checked(message)?;
-        let queued = |(fault, message): (Fault, Owned)| SendError::new(fault, vec![message]);
         if self.has_pending() {
-            return self.sender.take(outgoing).map(|()| First::Queued).map_err(queued);
+            return self.push(message).map(|()| First::Queued);
         }
+        let outline = match self.checked(&message) {
+            Ok(outline) => outline,
+            Err(refused) => return Err(refused.of(message)),
+        };
         // Before the first byte leaves: the rest may have to be queued (P6).
         if let Err(short) = self.sender.make_room() {
-            return Err(SendError::new(short, vec![outgoing.into_message()]));
+            return Err(SendError::new(short, vec![message]));
         }
         self.read_ahead();
-        match self.socket.send(P::FRAMING, &mut self.scratch, outgoing.transmits::<P>()) {
-            Ok(count) => Ok(if self.sender.departed(outgoing, count) { First::Left } else { First::Queued }),
+        let transmits = Transmit::of_message::<P>(&message, &outline);
+        match self.socket.send(P::FRAMING, &mut self.scratch, transmits) {
+            Ok(count) => {
+                let whole = self.sender.departed(message, &outline, count);
+                Ok(if whole { First::Left } else { First::Queued })
+            }
             Err(errno) => {
-                self.sender.take(outgoing).map_err(queued)?;
+                self.take(Outgoing::checked(message, outline))?;
                 Ok(self.failed(errno)?.map_or(First::Queued, First::Blocked))
             }
         }
@@ -169,15 +194,20 @@ impl<P: Profile> Channel<P> {
 
     /// Checks a message and takes it, behind what is pending.
     pub(in crate::driver) fn push(&mut self, message: Owned) -> Result<(), SendError> {
-        let outgoing = self.checked(message)?;
+        match self.checked(&message) {
+            Ok(outline) => self.take(Outgoing::checked(message, outline)),
+            Err(refused) => Err(refused.of(message)),
+        }
+    }
+
+    fn take(&mut self, outgoing: Outgoing<OwnedFd>) -> Result<(), SendError> {
         self.sender.take(outgoing).map_err(|(fault, message)| SendError::new(fault, vec![message]))
     }
 
     /// What can be known before the first byte leaves (P6).
-    fn checked(&mut self, message: Owned) -> Result<Outgoing<OwnedFd>, SendError> {
-        if let Err(mut error) = self.check_alive() {
-            error.messages.push(message);
-            return Err(error);
+    fn checked(&mut self, message: &Owned) -> Result<Outline, Refused> {
+        if self.condemned.is_some() || self.dead.is_some() {
+            self.check_alive().map_err(Refused::Dead)?;
         }
         // SO_SNDBUF may have been lowered since it was asked for. A packet would be refused
         // whole; here the header would be out by then (P6).
@@ -185,18 +215,12 @@ impl<P: Profile> Channel<P> {
         if in_parts && message.payload().len() > socket::ALWAYS_FITS {
             self.ask_packet_limit();
         }
-        let refused = match Outgoing::new::<P>(message, self.sender.packet_limit()) {
-            Ok(outgoing) => return Ok(outgoing),
-            Err(refused) => refused,
-        };
-        // Or raised.
-        let too_large = matches!(refused.0, Misuse::PayloadTooLarge { .. });
-        let again = if too_large && self.ask_packet_limit() {
-            Outgoing::new::<P>(refused.1, self.sender.packet_limit())
-        } else {
-            Err(refused)
-        };
-        again.map_err(|(misuse, message)| SendError::new(misuse, vec![message]))
+        match self.sender.check(message) {
+            // Or raised.
+            Err(Misuse::PayloadTooLarge { .. }) if self.ask_packet_limit() => self.sender.check(message),
+            checked => checked,
+        }
+        .map_err(Refused::Misuse)
     }
 
     /// Asks the socket anew what it takes; `false` if it does not say.

@@ -55,6 +55,17 @@ pub(in crate::driver) fn receive(
     }
 }
 
+/// recvmsg(2) that sleeps until something comes, into one hunk. Signals do not end it. Where the
+/// socket has O_NONBLOCK on, or SO_RCVTIMEO, it says EAGAIN all the same.
+pub(in crate::driver) fn sleep(
+    socket: BorrowedFd<'_>,
+    extras: Extras,
+    scratch: &mut Scratch,
+    hunk: &mut Hunk<OwnedFd>,
+) -> Result<usize, Errno> {
+    one(socket, (FLAGS & !libc::MSG_DONTWAIT) | libc::MSG_TRUNC, extras, scratch, hunk)
+}
+
 fn one(
     socket: BorrowedFd<'_>,
     flags: i32,

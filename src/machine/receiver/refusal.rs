@@ -5,7 +5,6 @@ use core::mem;
 use super::Receiver;
 use crate::error::Fault;
 use crate::machine::hunk::reserve;
-use crate::machine::table::Input;
 use crate::message::Message;
 use crate::profile::Profile;
 
@@ -31,7 +30,7 @@ impl<P: Profile, F> Receiver<P, F> {
         let (bytes, descriptors) = (message.payload.len() as u64, message.descriptors.len() as u64);
         let mut back = mem::take(&mut message.descriptors);
         message.clear();
-        if self.transition(Input::Breach, Some(fault)).is_none() {
+        if self.breach(fault).is_none() {
             return;
         }
         self.received.messages = self.received.messages.saturating_sub(1);
