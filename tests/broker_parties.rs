@@ -246,6 +246,12 @@ fn a_reader_that_comes_back_in_time_is_served_on() {
     for number in 1..=100 {
         assert_eq!(turned.until(&mut slow).head().correlation, number);
     }
+    // And nobody counts the time any more.
+    let deadline = soon();
+    while turned.broker.timeout().is_some() {
+        assert!(!deadline.has_passed(), "{:?}", turned.broker.timeout());
+        turned.broker.turn(Deadline::after(Duration::from_millis(10))).unwrap();
+    }
     drop((turned, slow));
     ledger.close();
 }
