@@ -2,11 +2,14 @@
 
 #[path = "support/driver.rs"]
 mod driver;
+#[path = "support/meeting.rs"]
+mod meeting;
 #[path = "support/runtime.rs"]
 mod runtime;
 mod support;
 
 use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use driver::{Wire, message, returned};
@@ -15,6 +18,7 @@ use fdpost::{
     AsyncChannel, AsyncReceiving, AsyncSending, Error, Libcamera, Limits, Message, Misuse, Packet, Profile,
     Sent, Stream, Violation,
 };
+use meeting::pidfd;
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use runtime::{on_both, others, poll_once, polls};
@@ -370,6 +374,66 @@ fn a_violation_wakes_everybody() {
     an_end_wakes_everybody::<Libcamera>(violates);
     an_end_wakes_everybody::<Packet>(violates);
     an_end_wakes_everybody::<Stream>(violates);
+}
+
+fn idle() -> Child {
+    Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+/// A watched process ends: nothing else shows it where others hold the peer's end, or on datagrams.
+fn a_watched_death<P: Wire>() {
+    let ledger = Ledger::open();
+    on_both(async || {
+        let (mut ours, mut theirs) = runtime::ends::<P>(LIMITS);
+        theirs.send(Message::new(b"last words")).await.unwrap();
+        let mut child = idle();
+        ours.watch_peer(pidfd(child.id())).unwrap();
+        assert_eq!(ours.receive().await.unwrap().payload(), b"last words");
+        let mut receive = Box::pin(ours.receive());
+        assert!(poll_once(receive.as_mut()).await.is_pending());
+        child.kill().unwrap();
+        assert_eq!(receive.as_mut().await.unwrap_err(), Error::Closed, "{}", P::NAME);
+        drop(receive);
+        assert!(matches!(returned(ours.send(Message::new(b"late")).await).0, Error::PeerGone { .. }));
+        child.wait().unwrap();
+
+        // And for halves that wait, to send and to receive.
+        let (mut ours, mut theirs) = runtime::ends::<P>(LIMITS);
+        let mut child = idle();
+        ours.watch_peer(pidfd(child.id())).unwrap();
+        let (sending, mut receiving) = ours.split();
+        fill(&sending);
+        let sends = tokio::spawn({
+            let sending = sending.clone();
+            async move { sending.send(message(b"waits", files(1))).await }
+        });
+        let receives = tokio::spawn(async move { receiving.receive().await.map(drop) });
+        others().await;
+        child.kill().unwrap();
+        let (error, back) = returned(sends.await.unwrap());
+        assert!(matches!(error, Error::PeerGone { .. }), "{}: {error:?}", P::NAME);
+        assert_eq!(back.descriptor_count(), 1);
+        assert_eq!(receives.await.unwrap(), Err(Error::Closed));
+        child.wait().unwrap();
+        // Waited for asleep all the while, and the end lasts.
+        assert!(theirs.try_receive().is_ok());
+    });
+    ledger.close();
+}
+
+#[test] // P2, P5
+fn libcamera_a_watched_death() {
+    a_watched_death::<Libcamera>();
+}
+
+#[test] // P2, P5
+fn packet_a_watched_death() {
+    a_watched_death::<Packet>();
+}
+
+#[test] // P2, P5
+fn stream_a_watched_death() {
+    a_watched_death::<Stream>();
 }
 
 /// Dropping the handles closes what is queued and nothing else.

@@ -29,7 +29,7 @@ pub(super) use mapping::Mapping;
 pub(super) use meeting::{accept, peer_pidfd, set_close_on_exec};
 pub(super) use receiving::{Extras, receive, sleep};
 #[cfg(feature = "tokio")]
-pub(super) use registered::{Registered, register};
+pub(super) use registered::{Registered, register, register_peer};
 pub(super) use sending::send;
 
 /// Hunks or transmits of one call: their headers lie on the stack.

@@ -4,12 +4,12 @@ use std::fmt;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::poll::PollFlags;
 use tokio::task::consume_budget;
 
-use super::reactor::{Reactor, Timer};
+use super::reactor::{Reactor, Ready, Timer};
 use super::receiving::{AsyncReceiving, receive_into};
 use super::sending::AsyncSending;
 use crate::accept::Policy;
@@ -18,7 +18,6 @@ use crate::driver::deadline::Deadline;
 use crate::driver::error::{Error, SendError};
 use crate::driver::reaper::Reaper;
 use crate::driver::stats::Stats;
-use crate::driver::wait::wait;
 use crate::limits::Limits;
 use crate::outbox::Bounds;
 use crate::profile::Profile;
@@ -139,8 +138,7 @@ impl<P: Profile> AsyncChannel<P> {
         let Self { channel, reactor, timer } = self;
         channel.push(message)?;
         let begun = Begun(channel);
-        let result = poll_fn(|cx| poll_flush(begun.0, reactor, timer, cx)).await;
-        result.map_err(|mut unsent| {
+        flush(begun.0, reactor, timer).await.map_err(|mut unsent| {
             if unsent.messages.is_empty() {
                 unsent.messages.extend(begun.0.recall());
             }
@@ -163,24 +161,18 @@ impl<P: Profile> AsyncChannel<P> {
     /// As [`flush`](Self::flush); [`Error::Io`] of poll(2).
     pub async fn ready_to_send(&mut self) -> Result<(), SendError> {
         self.flush().await?;
-        let (channel, reactor) = (&self.channel, &self.reactor);
-        let mut timer = Timer::default();
-        poll_fn(|cx| {
-            loop {
-                let ready = ready!(reactor.poll_writable(cx))?;
-                let seen =
-                    wait(channel.as_fd(), PollFlags::POLLOUT, Deadline::after(std::time::Duration::ZERO))?;
-                if !seen.is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-                let pause = ready.was_empty();
-                if pause.is_some() {
-                    ready!(timer.poll(reactor, cx, pause))?;
-                }
+        let Self { channel, reactor, timer } = self;
+        let back = |error| SendError::new(error, Vec::new());
+        loop {
+            let ready = reactor.writable().await.map_err(back)?;
+            let now = Deadline::after(Duration::ZERO);
+            if !channel.socket().wait(PollFlags::POLLOUT, now).map_err(back)?.is_empty() {
+                return Ok(());
             }
-        })
-        .await
-        .map_err(|error: Error| SendError::new(error, Vec::new()))
+            if let Some(pause) = ready.was_empty() {
+                poll_fn(|cx| timer.poll(reactor, cx, Some(pause))).await.map_err(back)?;
+            }
+        }
     }
 
     /// Waits until nothing is pending. Cancelling it loses nothing: the rest stays pending.
@@ -190,7 +182,7 @@ impl<P: Profile> AsyncChannel<P> {
     pub async fn flush(&mut self) -> Result<(), SendError> {
         let Self { channel, reactor, timer } = self;
         channel.check_alive()?;
-        poll_fn(|cx| poll_flush(channel, reactor, timer, cx)).await
+        flush(channel, reactor, timer).await
     }
 
     /// As [`Channel::has_pending`].
@@ -201,6 +193,15 @@ impl<P: Profile> AsyncChannel<P> {
     /// As [`Channel::set_policy`].
     pub fn set_policy(&mut self, policy: Policy) {
         self.channel.set_policy(policy);
+    }
+
+    /// As [`Channel::watch_peer`].
+    ///
+    /// # Errors
+    /// As [`Channel::watch_peer`]; [`Error::Io`] of epoll_ctl(2).
+    pub fn watch_peer(&mut self, pidfd: OwnedFd) -> Result<(), Error> {
+        self.channel.watch_peer(pidfd)?;
+        self.reactor.watch_peer(self.channel.socket())
     }
 
     /// As [`Channel::set_reaper`].
@@ -270,25 +271,24 @@ impl<P: Profile> Drop for Begun<'_, P> {
     }
 }
 
-/// Ready when nothing is pending, or with why that will not be.
-fn poll_flush<P: Profile>(
+/// Until nothing is pending. Keeps everything if the runtime is gone.
+async fn flush<P: Profile>(
     channel: &mut Channel<P>,
     reactor: &Reactor,
     timer: &mut Timer,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), SendError>> {
-    let mut ready = None;
+) -> Result<(), SendError> {
+    let back = |error| SendError::new(error, Vec::new());
+    let mut ready: Option<Ready<'_>> = None;
     loop {
         let until = match channel.flush()? {
-            Flush::Done => return Poll::Ready(Ok(())),
-            Flush::Full => ready.take().and_then(super::reactor::Ready::was_empty),
+            Flush::Done => return Ok(()),
+            Flush::Full => ready.take().and_then(Ready::was_empty),
             // A socket that lacks memory is "writable" all the while.
             Flush::Pressure(_) => channel.back_off_end().instant(),
         };
-        let back = |error| SendError::new(error, Vec::new());
         match until {
-            None => ready = Some(ready!(reactor.poll_writable(cx)).map_err(back)?),
-            Some(_) => ready!(timer.poll(reactor, cx, until)).map_err(back)?,
+            None => ready = Some(reactor.writable().await.map_err(back)?),
+            Some(_) => poll_fn(|cx| timer.poll(reactor, cx, until)).await.map_err(back)?,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! When a call is worth another attempt.
 
+use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A socket in the reactor of the runtime in which it was registered.
 pub(super) struct Reactor {
     fd: AsyncFd<sys::Registered>,
+    /// The process whose end is the conversation's.
+    peer: OnceLock<AsyncFd<sys::Registered>>,
     home: Handle,
     /// The queue of a channel that was split has changed: whoever awaits anything of it looks again.
     pub(super) changed: Notify,
@@ -31,15 +34,20 @@ pub(super) struct Reactor {
 
 /// The socket was ready when this was made.
 #[must_use = "a readiness that proves empty must be given up, or the next wait does not wait"]
-pub(super) struct Ready<'a>(AsyncFdReadyGuard<'a, sys::Registered>);
+pub(super) struct Ready<'a> {
+    guard: AsyncFdReadyGuard<'a, sys::Registered>,
+    lasting: bool,
+}
 
 impl Ready<'_> {
     /// A call said "would block" since. When to try again although nobody says so, if the readiness
     /// is of the kind that is not given up (the reactor takes a hang-up for final).
     pub(super) fn was_empty(mut self) -> Option<Instant> {
-        self.0.clear_ready();
-        let ready = self.0.ready();
-        (ready.is_read_closed() || ready.is_write_closed()).then(|| Instant::now() + PAUSE)
+        if !self.lasting {
+            self.guard.clear_ready();
+        }
+        let ready = self.guard.ready();
+        (self.lasting || ready.is_read_closed() || ready.is_write_closed()).then(|| Instant::now() + PAUSE)
     }
 }
 
@@ -51,28 +59,49 @@ impl Reactor {
         // Where there are no timers, this panics: here, and not in the middle of a conversation.
         drop(time::sleep(Duration::ZERO));
         let fd = sys::register(Arc::clone(socket)).map_err(|error| failure(&error))?;
-        Ok(Self { fd, home, changed: Notify::new() })
+        let reactor = Self { fd, peer: OnceLock::new(), home, changed: Notify::new() };
+        reactor.watch_peer(socket)?;
+        Ok(reactor)
     }
 
-    /// Something can be read, or went wrong: the one thing that a peer of a datagram pair shows that
-    /// connected its end elsewhere.
+    /// Watches for the end of the process that the socket is to outlive, if there is one.
+    pub(super) fn watch_peer(&self, socket: &Arc<Socket>) -> Result<(), Error> {
+        // Also called long after the reactor was made.
+        let _at_home = self.home.enter();
+        if let Some(peer) = sys::register_peer(socket).map_err(|error| failure(&error))? {
+            let _watched_already = self.peer.set(peer);
+        }
+        Ok(())
+    }
+
+    /// Something can be read, the watched peer has ended, or something went wrong: the one thing that
+    /// a peer of a datagram pair shows that connected its end elsewhere.
     pub(super) async fn readable(&self) -> Result<Ready<'_>, Error> {
-        ready(self.fd.ready(Interest::READABLE | Interest::ERROR).await)
+        self.or_ended(self.fd.ready(Interest::READABLE | Interest::ERROR)).await
     }
 
-    /// There is room.
+    /// There is room, or the watched peer has ended.
     pub(super) async fn writable(&self) -> Result<Ready<'_>, Error> {
-        ready(self.fd.writable().await)
+        self.or_ended(self.fd.writable()).await
     }
 
-    /// For calls that have the channel to themselves: the reactor knows one such waiter.
-    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<Result<Ready<'_>, Error>> {
-        self.fd.poll_write_ready(cx).map(ready)
+    async fn or_ended<'a>(
+        &'a self,
+        ready: impl Future<Output = io::Result<AsyncFdReadyGuard<'a, sys::Registered>>>,
+    ) -> Result<Ready<'a>, Error> {
+        let ended = async {
+            match self.peer.get() {
+                Some(peer) => peer.readable().await,
+                None => pending().await,
+            }
+        };
+        let (mut ready, mut ended) = (pin!(ready), pin!(ended));
+        let seen = poll_fn(|cx| match ready.as_mut().poll(cx) {
+            Poll::Ready(guard) => Poll::Ready(guard.map(|guard| Ready { guard, lasting: false })),
+            Poll::Pending => ended.as_mut().poll(cx).map_ok(|guard| Ready { guard, lasting: true }),
+        });
+        seen.await.map_err(|error| failure(&error))
     }
-}
-
-fn ready(result: io::Result<AsyncFdReadyGuard<'_, sys::Registered>>) -> Result<Ready<'_>, Error> {
-    result.map(Ready).map_err(|error| failure(&error))
 }
 
 /// The reactor fails with an errno of epoll_ctl(2), or because it is gone.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::driver::channel::Socket;
@@ -19,6 +20,19 @@ impl AsRawFd for Registered {
     fn as_raw_fd(&self) -> RawFd {
         self.number
     }
+}
+
+/// Has the reactor of the current runtime watch the pidfd of the socket's [watched](Socket::watched)
+/// peer, which the socket keeps too; `None` without one.
+///
+/// # Panics
+/// As [`register`].
+pub(in crate::driver) fn register_peer(socket: &Arc<Socket>) -> io::Result<Option<AsyncFd<Registered>>> {
+    let Some(pidfd) = socket.watched() else { return Ok(None) };
+    let registered = Registered { number: pidfd.as_raw_fd(), _owner: Arc::clone(socket) };
+    // SAFETY: as for the socket itself: its pidfd is set once, closed when `Socket` is dropped, and
+    // given to nobody.
+    Ok(Some(unsafe { AsyncFd::register_with_interest(registered, Interest::READABLE) }?))
 }
 
 /// Has the reactor of the current runtime watch the socket, both ways.
