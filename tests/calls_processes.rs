@@ -173,7 +173,7 @@ fn a_watched_datagram_peer_that_is_killed_ends_every_call() {
     }
     let ledger = Ledger::open();
     let (process, mut channel) = Other::start::<Libcamera>(test);
-    channel.watch_peer(meeting::pidfd(process.0.id())).unwrap();
+    channel.watch_peer(support::pidfd(process.0.id())).unwrap();
     let mut calls = Calls::new(channel);
     let started: Vec<_> =
         (0..4).map(|number| calls.start(body(number, 0, b"?"), Deadline::NEVER).unwrap()).collect();

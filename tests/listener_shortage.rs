@@ -90,7 +90,7 @@ fn a_connection_that_got_a_standard_number_is_kept_until_another_is_free() {
 #[test] // P9
 fn a_rule_that_needs_a_descriptor_waits_for_one() {
     alone("a_rule_that_needs_a_descriptor_waits_for_one", || {
-        let pidfd = meeting::pidfd(std::process::id());
+        let pidfd = support::pidfd(std::process::id());
         let (listener, mut client) = waiting(Listening::new().rule(PeerRule::new().process(pidfd)));
         let mut hoard = take_all_descriptors();
         drop(hoard.pop());

@@ -19,11 +19,11 @@ use fdpost::{
     Address, Channel, Credentials, Error, Limits, Listener, Listening, Message, Misuse, Packet, PeerRule,
     Stream,
 };
-use meeting::{Directory, abstract_name, pidfd, says, start, unique};
+use meeting::{Directory, abstract_name, says, start, unique};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{UnixAddr, bind};
 use nix::unistd::{ForkResult, Gid, Uid, fork, getgid, getuid, setgid, setuid};
-use support::{Ledger, assert_child, child, child_value};
+use support::{Ledger, assert_child, child, child_value, pidfd};
 
 const LIMITS: Limits = Limits::new();
 

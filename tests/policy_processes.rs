@@ -14,9 +14,9 @@ use std::os::unix::fs::FileExt;
 use driver::{message, soon};
 use fdpost::accept::{Domain, SocketType};
 use fdpost::{Accept, Channel, Error, Limits, Memfd, Message, Packet, Policy, Seals};
-use kinds::{memfd, pidfd};
+use kinds::memfd;
 use peer::{Peer, await_word, own_end, say};
-use support::{Ledger, child_value, identity};
+use support::{Ledger, child_value, identity, pidfd};
 
 const ONE: Limits = Limits::new().descriptors(1);
 const BYTES: u64 = 1 << 20;

@@ -16,11 +16,11 @@ use std::thread;
 use driver::{ends, soon};
 use fdpost::accept::Kind;
 use fdpost::{Accept, Error, Limits, Memfd, Message, Packet, Policy, Seals, Violation};
-use kinds::{memfd, pidfd};
+use kinds::memfd;
 use nix::errno::Errno;
 use nix::libc;
 use seccomp::{Fate, filter};
-use support::Ledger;
+use support::{Ledger, pidfd};
 
 const ONE: Limits = Limits::new().descriptors(1);
 

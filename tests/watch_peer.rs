@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use driver::{Wire, ends, fill, soon};
 use fdpost::{Channel, Deadline, Error, Libcamera, Limits, Message, Misuse, Packet, Stream, Violation};
-use meeting::{pidfd, says};
-use support::{Ledger, child_value, files, libcamera_header, raw_send};
+use meeting::says;
+use support::{Ledger, child_value, files, libcamera_header, pidfd, raw_send};
 
 const LIMITS: Limits = Limits::new().descriptors(2);
 
@@ -59,6 +59,25 @@ fn a_death_is_a_clean_end_behind_what_is_queued() {
     is_a_clean_end::<Libcamera>();
     is_a_clean_end::<Packet>();
     is_a_clean_end::<Stream>();
+}
+
+/// It is seen by who only looks.
+fn is_seen_without_waiting<P: Wire>() {
+    let ledger = Ledger::open();
+    let (mut ours, mut theirs, child) = watching::<P>();
+    theirs.send(Message::new(b"one")).unwrap();
+    end(child);
+    assert_eq!(ours.try_receive().unwrap().unwrap().payload(), b"one");
+    assert_eq!(ours.try_receive().unwrap_err(), Error::Closed, "{}", P::NAME);
+    drop((ours, theirs));
+    ledger.close();
+}
+
+#[test]
+fn a_death_is_seen_by_a_look_that_does_not_wait() {
+    is_seen_without_waiting::<Libcamera>();
+    is_seen_without_waiting::<Packet>();
+    is_seen_without_waiting::<Stream>();
 }
 
 /// It is seen by who waits already.

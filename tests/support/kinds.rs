@@ -17,6 +17,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::pipe2;
 
+use crate::support::pidfd;
+
 /// A descriptor, and what is to be found out about it.
 pub struct Sample {
     pub name: &'static str,
@@ -94,13 +96,6 @@ fn io_uring() -> Option<OwnedFd> {
     // SAFETY: `struct io_uring_params` has 120 bytes, and zeros are its defaults.
     let number = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
     (number >= 0).then(|| own(number))
-}
-
-/// pidfd_open(2).
-#[allow(unsafe_code, reason = "no safe form")]
-pub fn pidfd(process: u32) -> OwnedFd {
-    // SAFETY: touches no memory.
-    own(unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) })
 }
 
 /// One of each.

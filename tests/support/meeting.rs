@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,8 +11,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use fdpost::Address;
-use nix::errno::Errno;
-use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
@@ -122,17 +120,6 @@ pub fn says<'a>(child: &mut Child, words: &[&'a str]) -> &'a str {
         line.clear();
     }
     panic!("the child ended without one of {words:?}");
-}
-
-/// A pidfd of a process (pidfd_open(2)).
-#[allow(unsafe_code, reason = "nix has no pidfd_open")]
-pub fn pidfd(process: u32) -> OwnedFd {
-    let process = libc::pid_t::try_from(process).unwrap();
-    // SAFETY: the call takes two numbers and returns a new descriptor.
-    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) };
-    let number = Errno::result(number).unwrap();
-    // SAFETY: it was just made, and nobody else knows of it.
-    unsafe { OwnedFd::from_raw_fd(number as i32) }
 }
 
 /// Waits until a child has ended by itself.

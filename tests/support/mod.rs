@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,6 +79,17 @@ pub fn files(count: usize) -> Vec<OwnedFd> {
             .unwrap()
         })
         .collect()
+}
+
+/// A pidfd of a process (pidfd_open(2)).
+#[allow(unsafe_code, reason = "nix has no pidfd_open")]
+pub fn pidfd(process: u32) -> OwnedFd {
+    let process = nix::libc::pid_t::try_from(process).unwrap();
+    // SAFETY: the call takes two numbers and returns a new descriptor.
+    let number = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, process, 0) };
+    let number = Errno::result(number).unwrap();
+    // SAFETY: it was just made, and nobody else knows of it.
+    unsafe { OwnedFd::from_raw_fd(number as i32) }
 }
 
 /// Sends bytes and descriptors as they are: what no honest peer would do.
