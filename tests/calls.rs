@@ -248,7 +248,10 @@ fn ca_7_a_late_answer_reaches_nobody() {
     let (mut ours, mut theirs) = sides::<Packet>();
     let head = Head { reply_descriptors: 1, ..Head::default() };
     let late = ours.start(Message::new(b"1").with_head(head), Deadline::after(with::SHORT)).unwrap();
+    // An event loop is told when to look.
+    assert!(ours.timeout().is_some_and(|left| left <= with::SHORT));
     assert_eq!(failed(&mut ours, late), Error::TimedOut);
+    assert_eq!(ours.timeout(), None);
     assert_eq!((ours.counters().given_up, ours.counters().late), (1, 0));
     let call = ours.start(Message::new(b"2"), soon()).unwrap();
     let mut requests = [request(&mut theirs), request(&mut theirs)];
