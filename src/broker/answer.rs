@@ -14,6 +14,9 @@ use crate::profile::packet::{ERROR, REPLY};
 use crate::wire::control::Credentials;
 use crate::wire::cursor::Cursor;
 
+/// The flags of a refusal.
+const REPLIED_ERROR: u32 = REPLY | ERROR;
+
 /// Bytes before the text.
 const FIXED: usize = 16;
 
@@ -61,7 +64,7 @@ impl Answer {
     pub fn message<F>(&self, kind: u32, correlation: u32) -> Message<F> {
         let (kind, correlation, flags) = match self {
             Self::Done | Self::Granted(_) => (kind, correlation, REPLY),
-            Self::Refused(_) => (kind, correlation, REPLY | ERROR),
+            Self::Refused(_) => (kind, correlation, REPLIED_ERROR),
             Self::HandOver(..) => (HAND_OVER, 0, 0),
             Self::TurnedAway(_) => (TURNED_AWAY, 0, 0),
         };
@@ -112,11 +115,15 @@ impl Answer {
             HAND_OVER | TURNED_AWAY => true,
             kind => return Err(broken("kind", kind)),
         };
-        if unasked && head.flags != 0 || !unasked && head.flags & REPLY == 0 {
+        // The wire keeps most of this already; whoever reads messages from elsewhere need not know.
+        if unasked && head.flags != 0 || !unasked && !matches!(head.flags, REPLY | REPLIED_ERROR) {
             return Err(broken("flags", head.flags));
         }
-        if unasked && head.correlation != 0 {
+        if unasked != (head.correlation == 0) {
             return Err(broken("correlation", head.correlation));
+        }
+        if head.reply_descriptors != 0 {
+            return Err(broken("reply_descriptors", head.reply_descriptors.into()));
         }
         let (fixed, text) = Fixed::decode(payload)?;
         if !unasked && (head.flags & ERROR != 0) != (fixed.status != 0) {
@@ -211,4 +218,31 @@ fn no_text(text: &[u8]) -> Result<(), Violation> {
     }
     let received = FIXED.saturating_add(text.len()) as u64;
     Err(Violation::PayloadLength { declared: FIXED as u64, received })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_exactly_what_an_answer_has() {
+        let peer = Peer { credentials: Credentials { pid: 1, uid: 2, gid: 3 }, accepts: 4 };
+        let name = Name::new("clock").unwrap();
+        let answers =
+            [Answer::Granted(peer), Answer::HandOver(name, peer), Answer::Refused(Refusal::NameTaken)];
+        for answer in answers {
+            let message = answer.message::<()>(ASK, 9);
+            let count = usize::from(answer.descriptors());
+            let decode = |head: Head| Answer::decode(&head, message.payload(), count);
+            let head = *message.head();
+            assert_eq!(decode(head), Ok(answer));
+            // Bits that the wire reserves, and what the wire itself would refuse.
+            for flags in [head.flags | 4, head.flags | 1 << 31, head.flags ^ REPLY] {
+                assert_eq!(decode(Head { flags, ..head }), Err(broken("flags", flags)));
+            }
+            let correlation = if head.correlation == 0 { 7 } else { 0 };
+            assert_eq!(decode(Head { correlation, ..head }), Err(broken("correlation", correlation)));
+            assert_eq!(decode(Head { reply_descriptors: 1, ..head }), Err(broken("reply_descriptors", 1)));
+        }
+    }
 }
