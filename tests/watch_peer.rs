@@ -8,11 +8,14 @@ mod support;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use driver::{Wire, ends, fill, soon};
-use fdpost::{Channel, Deadline, Error, Libcamera, Limits, Message, Misuse, Packet, Stream, Violation};
+use fdpost::{
+    Accept, Channel, Deadline, Error, Libcamera, Limits, Message, Misuse, Packet, Policy, Stream, Violation,
+};
 use meeting::says;
 use support::{Ledger, child_value, files, libcamera_header, pidfd, raw_send};
 
@@ -264,6 +267,35 @@ fn what_is_read_ahead_is_bounded() {
     for _ in 0..10 {
         assert_eq!(ours.receive_by(soon()).unwrap().descriptor_count(), 1);
     }
+    end(child);
+    drop((ours, theirs));
+    ledger.close();
+}
+
+#[test] // P2, P3
+fn what_was_read_ahead_behind_a_refused_message_goes_with_it() {
+    let ledger = Ledger::open();
+    let (mut ours, mut theirs) = ends::<Libcamera>(LIMITS);
+    let child = idle();
+    ours.watch_peer(pidfd(child.id())).unwrap();
+    ours.set_policy(Policy::new().every(Accept::pipe()));
+    let (grave, reaped) = mpsc::channel();
+    ours.set_reaper(move |descriptor: OwnedFd| grave.send(descriptor).unwrap());
+    theirs.send(Message::new(b"fine")).unwrap();
+    for _ in 0..3 {
+        theirs.send(Message::new(b"a file").with(files(1).remove(0))).unwrap();
+    }
+    ours.send(Message::new(b"x")).unwrap();
+    assert_eq!(ours.stats().held.descriptors, 3, "all were read ahead");
+    assert_eq!(ours.receive_by(soon()).unwrap().payload(), b"fine");
+    for _ in 0..2 {
+        let error = ours.receive_by(soon()).unwrap_err();
+        assert_eq!(error.violation().map(|violation| violation.rule()), Some("descriptor-kind"));
+    }
+    assert_eq!(ours.timeout(), None, "an event loop would spin");
+    let stats = ours.stats();
+    assert_eq!((stats.received.messages, stats.held.descriptors), (1, 0));
+    assert_eq!(reaped.try_iter().count(), 3);
     end(child);
     drop((ours, theirs));
     ledger.close();

@@ -331,6 +331,11 @@ impl<P: Profile> Channel<P> {
             Some(reaper) => reaper.reap(descriptor),
             None => drop(descriptor),
         });
+        // What was read ahead would have come behind it.
+        while let Some(message) = self.ahead.pop() {
+            self.receiver.withdraw(&message);
+            self.discard(message);
+        }
         error
     }
 }

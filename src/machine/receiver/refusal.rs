@@ -27,20 +27,26 @@ impl<P: Profile, F> Receiver<P, F> {
     ///
     /// Where the conversation has ended already, the message is emptied and nothing else happens.
     pub fn refuse(&mut self, message: &mut Message<F>, fault: Fault) {
-        let (bytes, descriptors) = (message.payload.len() as u64, message.descriptors.len() as u64);
+        if self.breach(fault).is_none() {
+            return message.clear();
+        }
+        self.withdraw(message);
         let mut back = mem::take(&mut message.descriptors);
         message.clear();
-        if self.breach(fault).is_none() {
-            return;
-        }
-        self.received.messages = self.received.messages.saturating_sub(1);
-        self.received.bytes = self.received.bytes.saturating_sub(bytes);
-        self.received.descriptors = self.received.descriptors.saturating_sub(descriptors);
         // Without memory those of a message that has begun since close here.
         if reserve(&mut back, self.assembly.descriptors.len()).is_ok() {
             back.append(&mut self.assembly.descriptors);
         }
         self.assembly.descriptors = back;
+    }
+
+    /// A message that [`poll`](Self::poll) gave does not count as [`received`](Self::received): it
+    /// will not come to its user.
+    pub(crate) fn withdraw(&mut self, message: &Message<F>) {
+        let (bytes, descriptors) = (message.payload.len() as u64, message.descriptors.len() as u64);
+        self.received.messages = self.received.messages.saturating_sub(1);
+        self.received.bytes = self.received.bytes.saturating_sub(bytes);
+        self.received.descriptors = self.received.descriptors.saturating_sub(descriptors);
     }
 }
 
