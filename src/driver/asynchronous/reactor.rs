@@ -43,10 +43,11 @@ impl Ready<'_> {
     /// A call said "would block" since. When to try again although nobody says so, if the readiness
     /// is of the kind that is not given up (the reactor takes a hang-up for final).
     pub(super) fn was_empty(mut self) -> Option<Instant> {
+        // Asked first: a guard that was cleared knows nothing any more.
+        let ready = self.guard.ready();
         if !self.lasting {
             self.guard.clear_ready();
         }
-        let ready = self.guard.ready();
         (self.lasting || ready.is_read_closed() || ready.is_write_closed()).then(|| Instant::now() + PAUSE)
     }
 }
