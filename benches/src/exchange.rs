@@ -23,8 +23,8 @@ pub fn in_turn<W: Way>(shape: Shape) -> Contestant {
     let mut back: Vec<W::Load> = (0..lot).map(|_| W::blank(&shape)).collect();
     let mut check = InOrder::new(shape);
     Contestant::timed(W::NAME, shape.burst, move |turns| {
-        // The messages travel, so what any of them changed is found in the last ones.
-        check.whole = Some((check.next + (turns * shape.burst) as u64 - 1, template.clone()));
+        // The messages travel, so what any of them changed is found in the last burst.
+        check.whole = Some((check.next + ((turns - 1) * shape.burst) as u64, template.clone()));
         Clock::Cpu.time(|| {
             W::run(async {
                 for _ in 0..turns {
