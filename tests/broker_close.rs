@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use fdpost::broker::{Answer, Audience, Quotas};
 use fdpost::driver::Departure;
-use fdpost::{Address, Broker, BrokerEvent, Channel, Limits, Packet, PeerRule, Refusal};
+use fdpost::{Address, Broker, BrokerEvent, Channel, Limits, Listening, Packet, PeerRule, Refusal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::unistd::pipe;
@@ -111,6 +111,20 @@ fn ends_that_were_handed_out_are_closed_elsewhere() {
     assert!(gone.contains(&refused), "{refused:?}");
     drop((turned, client, reading));
     drop(grave);
+    ledger.close();
+}
+
+#[test] // P2, P9
+fn whom_the_rule_refuses_is_closed_elsewhere() {
+    let ledger = Ledger::open();
+    let (address, nobody) = (abstract_name(), PeerRule::new().test(|_| false));
+    let mut broker = Broker::bind_with(&address, Quotas::new(), Listening::new().rule(nobody)).unwrap();
+    let grave = grave(&mut broker);
+    let mut refused = Channel::<Packet>::connect(&address, LIMITS).unwrap();
+    broker.turn(soon()).unwrap();
+    assert_eq!(refused.receive_by(soon()).unwrap_err(), fdpost::Error::Closed);
+    assert_eq!(grave.try_iter().count(), 1);
+    drop((broker, refused, grave));
     ledger.close();
 }
 

@@ -13,6 +13,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
 
 use driver::soon;
 use fdpost::{
@@ -22,7 +23,7 @@ use fdpost::{
 use meeting::{Directory, abstract_name, says, start, unique};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{UnixAddr, bind};
-use nix::unistd::{ForkResult, Gid, Uid, fork, getgid, getuid, setgid, setuid};
+use nix::unistd::{ForkResult, Gid, Uid, fork, getgid, getuid, pipe, setgid, setuid};
 use support::{Ledger, assert_child, child, child_value, pidfd};
 
 const LIMITS: Limits = Limits::new();
@@ -280,6 +281,36 @@ fn what_a_manager_accepted_is_asked_on_its_word() {
     assert_refused(Channel::<Stream>::from_accepted(socket, LIMITS, &rule), us());
     assert_eq!(client.receive_by(soon()).unwrap_err(), Error::Closed);
     drop((channel, client, _client, manager, directory));
+    ledger.close();
+}
+
+/// Whether somebody still has the other end of a pipe.
+fn is_held(reading: &OwnedFd) -> bool {
+    let mut one = [PollFd::new(reading.as_fd(), PollFlags::POLLIN)];
+    poll(&mut one, PollTimeout::ZERO).unwrap();
+    !one[0].revents().unwrap().contains(PollFlags::POLLHUP)
+}
+
+#[test] // P2, P9
+fn what_a_refused_client_sent_is_closed_by_the_reaper() {
+    let ledger = Ledger::open();
+    let address = abstract_name();
+    let listening = Listening::new().rule(PeerRule::new().uid(us().uid + 1));
+    let mut listener = Listener::<Packet>::bind_with(&address, LIMITS.descriptors(1), listening).unwrap();
+    let (dug, grave) = channel();
+    listener.set_reaper(move |socket: OwnedFd| dug.send(socket).unwrap());
+    let (reading, writing) = pipe().unwrap();
+    let mut client = Channel::<Packet>::connect(&address, LIMITS).unwrap();
+    // Its close(2) could block; who accepts must not make it.
+    client.send(Message::new(b"hold this").with(writing)).unwrap();
+    assert_refused(listener.accept_by(soon()), us());
+    assert_eq!(listener.refused(), 1);
+    assert_eq!(client.receive_by(soon()).unwrap_err(), Error::Closed, "before anybody closed it");
+    drop(client);
+    assert!(is_held(&reading));
+    drop(grave.try_recv().unwrap());
+    assert!(!is_held(&reading), "it was the last copy");
+    drop((listener, grave, reading));
     ledger.close();
 }
 

@@ -142,7 +142,7 @@ impl Broker {
         })
     }
 
-    /// Who closes: the sockets of parties that left, the broker's own copies of what it handed out,
+    /// Who closes: the sockets of parties that left or were refused, the broker's own copies of what it handed out,
     /// and descriptors that it refused. Each may carry a stranger's descriptors whose close(2)
     /// blocks. To be set before anybody connects.
     ///
@@ -157,7 +157,12 @@ impl Broker {
     /// # Ok::<(), fdpost::Error>(())
     /// ```
     pub fn set_reaper(&mut self, reaper: impl Reaper + 'static) {
-        self.reaper = Some(Arc::new(Mutex::new(Box::new(reaper))));
+        let grave: Grave = Arc::new(Mutex::new(Box::new(reaper)));
+        let refused = Arc::clone(&grave);
+        self.listener.set_reaper(move |socket| {
+            refused.lock().unwrap_or_else(PoisonError::into_inner).reap(socket);
+        });
+        self.reaper = Some(grave);
     }
 
     /// Who may make which request, beyond what a service's audience says: above all who may

@@ -22,6 +22,7 @@ use super::channel::{Channel, Closer, Origin, Socket};
 use super::credentials::PeerRule;
 use super::deadline::Deadline;
 use super::error::Error;
+use super::reaper::Reaper;
 use super::wait::wait;
 use super::{socket, sys};
 use crate::error::Misuse;
@@ -116,6 +117,7 @@ pub struct Listener<P: Profile> {
     /// Accepted, and something was short before they could be handed out.
     parked: Mutex<VecDeque<OwnedFd>>,
     refused: AtomicU64,
+    reaper: Option<Mutex<Box<dyn Reaper>>>,
     wire: PhantomData<fn() -> P>,
 }
 
@@ -186,8 +188,16 @@ impl<P: Profile> Listener<P> {
             rule,
             parked: Mutex::new(VecDeque::new()),
             refused: AtomicU64::new(0),
+            reaper: None,
             wire: PhantomData,
         }
+    }
+
+    /// Who closes the connections that the rule refuses. Where `limits` accept descriptors, a stranger
+    /// can have sent some whose close(2) blocks before anybody asked who it is: they are closed with
+    /// the connection, and without a reaper by the thread that accepts.
+    pub fn set_reaper(&mut self, reaper: impl Reaper + 'static) {
+        self.reaper = Some(Mutex::new(Box::new(reaper)));
     }
 
     /// Waits for the next connection, for ever if need be.
@@ -258,18 +268,28 @@ impl<P: Profile> Listener<P> {
         if !self.rule.is_empty() {
             match self.rule.check(socket.as_fd()) {
                 Ok(_) => {}
-                Err(error @ Error::PeerRefused { .. }) => {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
-                    return Err(error);
-                }
                 // A pidfd takes a descriptor too.
                 Err(Error::Io { errno, .. }) if is_shortage(Errno::from_raw(errno)) => {
                     return Err(self.park(socket, Errno::from_raw(errno)));
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if matches!(error, Error::PeerRefused { .. }) {
+                        self.refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    self.turn_away(socket);
+                    return Err(error);
+                }
             }
         }
         Channel::over(socket, self.limits, Origin::Met)
+    }
+
+    /// Ends a connection unheard. The client sees it at once, whoever closes the socket.
+    fn turn_away(&self, socket: OwnedFd) {
+        if let Some(reaper) = &self.reaper {
+            socket::shut(socket.as_fd());
+            reaper.lock().unwrap_or_else(PoisonError::into_inner).reap(socket);
+        }
     }
 
     /// Keeps a connection for the next accept: closing it would lose it in silence.
