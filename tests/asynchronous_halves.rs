@@ -2,8 +2,6 @@
 
 #[path = "support/driver.rs"]
 mod driver;
-#[path = "support/meeting.rs"]
-mod meeting;
 #[path = "support/runtime.rs"]
 mod runtime;
 mod support;
@@ -18,11 +16,10 @@ use fdpost::{
     AsyncChannel, AsyncReceiving, AsyncSending, Error, Libcamera, Limits, Message, Misuse, Packet, Profile,
     Sent, Stream, Violation,
 };
-use meeting::pidfd;
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use runtime::{on_both, others, poll_once, polls};
-use support::{Ledger, files, raw_send};
+use support::{Ledger, files, pidfd, raw_send};
 
 // No honest message here is late, however slow the machine.
 const LIMITS: Limits = Limits::new().descriptors(2).assembly_timeout(Duration::from_secs(600));
