@@ -68,7 +68,7 @@ pub use driver::{
 pub use driver::{Broker, BrokerClient, BrokerEvent};
 
 #[cfg(feature = "tokio")]
-pub use driver::{AsyncChannel, AsyncReceiving, AsyncSending};
+pub use driver::{AsyncChannel, AsyncListener, AsyncReceiving, AsyncSending};
 
 /// A message as a [`Channel`] carries it: its descriptors are `OwnedFd`.
 #[cfg(feature = "driver")]

@@ -13,10 +13,12 @@
 #![forbid(unsafe_code)]
 
 mod channel;
+mod listener;
 mod reactor;
 mod receiving;
 mod sending;
 
 pub use channel::AsyncChannel;
+pub use listener::AsyncListener;
 pub use receiving::AsyncReceiving;
 pub use sending::AsyncSending;

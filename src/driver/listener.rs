@@ -34,7 +34,7 @@ pub use activated::{Activated, activated};
 
 /// Between two tries to accept while this process has no descriptor or the kernel no memory: the
 /// listener is "readable" all the while.
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
 /// How a [`Listener`] listens.
 #[derive(Clone, Debug)]
@@ -300,6 +300,11 @@ impl<P: Profile> Listener<P> {
 
     fn parked(&self) -> MutexGuard<'_, VecDeque<OwnedFd>> {
         self.parked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(super) const fn socket(&self) -> &Arc<Socket> {
+        &self.socket
     }
 
     /// How many connections the rule refused.

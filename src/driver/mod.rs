@@ -31,7 +31,7 @@ mod wait;
 
 pub use address::Address;
 #[cfg(feature = "tokio")]
-pub use asynchronous::{AsyncChannel, AsyncReceiving, AsyncSending};
+pub use asynchronous::{AsyncChannel, AsyncListener, AsyncReceiving, AsyncSending};
 #[cfg(feature = "broker")]
 pub use broker::{Broker, BrokerClient, BrokerEvent, BrokerStats, Departure, Fresh, HAND_OVERS_MOST};
 pub use calls::{Calls, Event};

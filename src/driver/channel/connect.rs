@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{connect, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -56,9 +57,20 @@ impl<P: Profile> Channel<P> {
         rule: &PeerRule,
         deadline: Deadline,
     ) -> Result<Self, Error> {
+        Self::connect_until(address.into(), limits, rule, Some(deadline))
+    }
+
+    /// As [`connect_with`](Self::connect_with). `None`: does not wait, and says
+    /// [`Error::WouldBlock`].
+    pub(in crate::driver) fn connect_until(
+        address: Address,
+        limits: Limits,
+        rule: &PeerRule,
+        deadline: Option<Deadline>,
+    ) -> Result<Self, Error> {
         limits.check()?;
         let socket = socket::unconnected::<P>()?;
-        let name = address.into().kernel_form()?;
+        let name = address.kernel_form()?;
         // Before connect: the peer may send at once.
         if limits.descriptors == 0 {
             socket::refuse_descriptors(socket.as_fd());
@@ -70,22 +82,34 @@ impl<P: Profile> Channel<P> {
             let value = TimeVal::microseconds(micros);
             setsockopt(&socket, sockopt::SendTimeout, &value).map_err(|errno| Error::io("setsockopt", errno))
         };
+        // Nobody else holds this socket yet, so its flag is nobody else's.
+        let status = |flags| {
+            fcntl(&socket, FcntlArg::F_SETFL(flags)).map(drop).map_err(|errno| Error::io("fcntl", errno))
+        };
+        let until = deadline.unwrap_or(Deadline::NEVER);
+        if deadline.is_none() {
+            status(OFlag::O_NONBLOCK)?;
+        }
         loop {
-            if let Some(instant) = deadline.instant() {
+            if let Some(instant) = until.instant() {
                 // 0 would mean "for ever".
                 let left = instant.saturating_duration_since(Instant::now());
                 wait_at_most(left.clamp(Duration::from_micros(1), Duration::from_secs(3600)))?;
             }
             match connect(socket.as_raw_fd(), &name) {
                 Ok(()) => break,
-                Err(Errno::EAGAIN | Errno::EINTR) if deadline.has_passed() => return Err(Error::TimedOut),
+                Err(Errno::EAGAIN) if deadline.is_none() => return Err(Error::WouldBlock),
+                Err(Errno::EAGAIN | Errno::EINTR) if until.has_passed() => return Err(Error::TimedOut),
                 // Interrupted before it was connected: nothing goes on behind our back.
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(errno) => return Err(Error::io("connect", errno)),
             }
         }
-        if deadline.instant().is_some() {
+        if until.instant().is_some() {
             wait_at_most(Duration::ZERO)?;
+        }
+        if deadline.is_none() {
+            status(OFlag::empty())?;
         }
         if !rule.is_empty() {
             rule.check(socket.as_fd())?;
