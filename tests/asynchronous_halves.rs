@@ -49,6 +49,38 @@ fn nth(who: u8, number: u32) -> Vec<u8> {
     payload
 }
 
+/// A task sends while another receives and sends along what it finds in the queue: whoever of the two
+/// sends a message, its sender is told. Each awaits the other's, so a wake-up that is lost is a hang.
+#[test] // P7
+fn who_receives_tells_whose_message_left() {
+    const EACH: u32 = 30_000;
+    let ledger = Ledger::open();
+    let [_, runtime] = runtime::runtimes();
+    runtime.block_on(runtime::in_time(async {
+        let (sending, mut receiving, peer) = split::<Packet>(Bounds::new());
+        let mut peer = peer.into_inner();
+        let echo = std::thread::spawn(move || {
+            for _ in 0..EACH {
+                let came = peer.receive().unwrap();
+                peer.send(Message::new(came.into_payload())).unwrap();
+            }
+        });
+        let sends = tokio::spawn(async move {
+            for number in 0..EACH {
+                sending.send(Message::new(number.to_le_bytes())).await.unwrap();
+            }
+            sending
+        });
+        for number in 0..EACH {
+            assert_eq!(receiving.receive().await.unwrap().payload(), number.to_le_bytes());
+        }
+        drop((sends.await.unwrap(), receiving));
+        tokio::task::spawn_blocking(|| echo.join().unwrap()).await.unwrap();
+    }));
+    drop(runtime);
+    ledger.close();
+}
+
 fn nothing_mixes<P: Wire>() {
     const TASKS: u8 = 20;
     const EACH: u32 = 400;

@@ -184,11 +184,14 @@ fn attempt<P: Profile>(
     reactor: &Reactor,
     message: &mut Owned,
 ) -> Result<bool, Error> {
-    // It sends too, whatever that was waiting for: whose message left is told, and who found this
-    // task sending.
-    let had_pending = channel.is_queueing();
+    // It sends too, whatever was waiting or came into the queue meanwhile: whose message left is
+    // told, and who found this task sending. Where nothing was pending before and nothing was
+    // accepted since, it did neither.
+    let before = channel.queued();
     let result = told(reactor, channel.try_receive_into(message));
-    if had_pending || channel.is_queueing() {
+    let quiet =
+        |(accepted, pending): (u64, bool)| !pending && channel.queued().is_some_and(|now| now.0 == accepted);
+    if !before.is_none_or(quiet) {
         reactor.changed.notify_waiters();
     }
     result

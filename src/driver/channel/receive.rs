@@ -232,10 +232,12 @@ impl<P: Profile> Channel<P> {
         Ok(())
     }
 
-    /// The halves have something that did not leave.
+    /// The halves' queue: how many messages it has accepted, and whether one of these is pending.
     #[cfg(feature = "tokio")]
-    pub(in crate::driver) fn is_queueing(&self) -> bool {
-        self.lines.as_ref().is_some_and(|lines| lines.outbox.has_pending())
+    pub(in crate::driver) fn queued(&self) -> Option<(u64, bool)> {
+        let outbox = &self.lines.as_ref()?.outbox;
+        // In this order: what is accepted between the two is pending, or somebody else sent it.
+        Some((outbox.accepted(), outbox.has_pending()))
     }
 
     /// Something waits for room in the socket, and nobody else waits with it.
