@@ -10,7 +10,8 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use cli::{Running, fdpost, run, start_with};
 use driver::soon;
@@ -243,6 +244,82 @@ fn idle_is_a_client_that_says_nothing() {
         (silent.is_ok() && ended.out.len() > 1).then_some(ended)
     });
     ended.unwrap().expect(0, &["client 1: ready", "client 1: idle", "idle"]);
+    ledger.close();
+}
+
+/// Keeps a conversation with `serve --reply echo` going for one and a half times the server's
+/// patience. When the last word was said; `None`: this machine was too slow for it.
+fn talk(client: &mut Channel<Packet>, patience: Duration) -> Option<Instant> {
+    let begun = Instant::now();
+    loop {
+        let said = Instant::now();
+        client.send(Message::new(b"still here")).ok()?;
+        client.receive_by(soon()).ok()?;
+        if begun.elapsed() > patience * 3 / 2 {
+            return Some(said);
+        }
+        sleep(patience / 20);
+    }
+}
+
+/// Tries with more and more patience what a slow machine may fail at with little: with a server of
+/// two jobs.
+fn with_patience<T>(mut attempt: impl FnMut(Duration, &fdpost::Address, Running) -> Option<T>) -> T {
+    let mut tries = [500, 4_000, 30_000].into_iter();
+    let found = tries.find_map(|millis| {
+        let place = name();
+        let server =
+            serve(&place, &format!("--profile packet --reply echo --jobs 2 --idle-timeout {millis}"));
+        attempt(Duration::from_millis(millis), &fdpost::Address::parse(&place), server)
+    });
+    found.expect("not even with 30 s")
+}
+
+#[test] // P5
+fn it_is_not_over_while_those_who_are_served_hold_the_last_descriptors() {
+    let ledger = Ledger::open();
+    with_patience(|patience, address, server| {
+        server.leave_descriptors(1);
+        let mut client = Channel::<Packet>::connect_by(address, LIMITS, soon()).unwrap();
+        client.send(Message::new(b"hello")).unwrap();
+        client.receive_by(soon()).ok()?;
+        let waiting = Channel::<Packet>::connect_by(address, LIMITS, soon()).unwrap();
+        talk(&mut client, patience)?;
+        // It still listens, and recovers.
+        let mut late = Channel::<Packet>::connect_by(address, LIMITS, soon()).ok()?;
+        late.send(Message::new(b"my turn")).ok()?;
+        drop((client, waiting));
+        let answer = late.receive_by(soon()).ok()?;
+        assert_eq!(answer.payload(), b"my turn");
+        Some(())
+    });
+    ledger.close();
+}
+
+#[test] // P5
+fn idle_is_counted_from_the_last_client() {
+    let ledger = Ledger::open();
+    let (patience, quiet) = with_patience(|patience, address, server| {
+        let mut client = Channel::<Packet>::connect_by(address, LIMITS, soon()).unwrap();
+        let said = talk(&mut client, patience)?;
+        drop(client);
+        assert_eq!(server.finish().out.last().map(String::as_str), Some("idle"));
+        Some((patience, said.elapsed()))
+    });
+    assert!(quiet >= patience, "it ended {quiet:?} after a word");
+    ledger.close();
+}
+
+#[test]
+fn a_client_of_send_fd_takes_one_descriptor() {
+    let ledger = Ledger::open();
+    let place = name();
+    let server = serve(&place, "--profile send-fd --clients 1");
+    server.leave_descriptors(1);
+    let sent = run(&format!("send --connect {place} --profile send-fd --error 3 --data no"));
+    sent.expect(0, &[]);
+    let expected = ["client 1: ready", "client 1: peer-error: status 3, \"no\"", "client 1: closed"];
+    server.finish().expect(0, &expected);
     ledger.close();
 }
 

@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
+use nix::libc;
 
 /// The number under which [`start`] leaves the socket open.
 pub const FD: &str = "3";
@@ -67,6 +68,21 @@ impl Running {
 
     pub fn child(&mut self) -> &mut Child {
         self.0.as_mut().unwrap()
+    }
+
+    /// Lets it open so many descriptors more, and then no further one (RLIMIT_NOFILE).
+    #[allow(unsafe_code, reason = "the limit of another process has no safe form")]
+    pub fn leave_descriptors(&self, free: usize) {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        let open: Vec<u64> =
+            entries.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+        let last = (0..).filter(|number| !open.contains(number)).nth(free).unwrap();
+        let limit = libc::rlimit { rlim_cur: last as _, rlim_max: last as _ };
+        // SAFETY: the limit is read and nothing is written.
+        let result = unsafe {
+            libc::prlimit(self.pid() as _, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
 
     /// Waits until it has ended by itself.

@@ -117,15 +117,18 @@ impl Opened {
             }
             Profile::SendFd => {
                 let limits = limits.descriptors(limits.descriptors.max(1));
-                Self::classic(&Channel::connect_with(address, limits, rule, until).map_err(failed)?)
+                Self::classic(Channel::connect_with(address, limits, rule, until).map_err(failed)?)
                     .map_err(failed)?
             }
         })
     }
 
-    /// `send-fd` is no channel: its socket alone.
-    pub(crate) fn classic(channel: &Channel<Stream>) -> Result<Self, Error> {
-        inherited(channel.as_fd().as_raw_fd()).map(Self::SendFd)
+    /// `send-fd` is no channel: its socket alone. Itself and no duplicate, for which no number may be
+    /// free.
+    pub(crate) fn classic(channel: Channel<Stream>) -> Result<Self, Error> {
+        let mut carrier = Message::default();
+        carrier.attach_channel(channel)?;
+        carrier.take(0).map(Self::SendFd).ok_or(Error::Closed)
     }
 }
 

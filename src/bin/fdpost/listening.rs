@@ -1,8 +1,9 @@
 //! `fdpost serve --listen`: whoever connects, several at once if asked to.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use fdpost::{Address, Deadline, Error, Limits, Listener, Misuse, Packet, PeerRule, Stream};
@@ -66,7 +67,7 @@ impl Door {
         match self {
             Self::Packet(listener) => listener.accept_by(until).map(Opened::Packet),
             Self::Stream(listener) => listener.accept_by(until).map(Opened::Stream),
-            Self::SendFd(listener) => Opened::classic(&listener.accept_by(until)?),
+            Self::SendFd(listener) => Opened::classic(listener.accept_by(until)?),
             Self::Broker(counter) => counter.accept(until),
         }
     }
@@ -103,6 +104,7 @@ impl Listening {
             left: AtomicU64::new(self.clients.unwrap_or(u64::MAX)),
             number: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
+            quiet: Mutex::new(Instant::now()),
             idle: AtomicBool::new(false),
             failure: Mutex::new(None),
         };
@@ -136,6 +138,8 @@ struct Hall<'a> {
     number: AtomicU64,
     /// Who serves one.
     busy: AtomicUsize,
+    /// When the last one was done.
+    quiet: Mutex<Instant>,
     /// Nobody came for so long that it is over.
     idle: AtomicBool,
     failure: Mutex<Option<Failure>>,
@@ -156,6 +160,8 @@ impl Hall<'_> {
             let client = self.number.fetch_add(1, Ordering::Relaxed) + 1;
             let printer = Printer { client: Some(client), ..self.printer };
             let served = converse(opened, self.wire, self.serving, printer);
+            // Before it is not busy any more: who sees that must find the time.
+            *self.quiet() = Instant::now();
             self.busy.fetch_sub(1, Ordering::SeqCst);
             if let Err(failure) = served {
                 let fatal = failure.fatal;
@@ -175,15 +181,16 @@ impl Hall<'_> {
     /// Waits for the next client. `None`: none is to be served any more.
     fn next(&self) -> Outcome<Option<Opened>> {
         loop {
-            let until = self.serving.idle().map_or(Deadline::NEVER, Deadline::after);
+            let until = self.patience();
             match self.door.accept(until) {
                 Ok(opened) => {
                     self.busy.fetch_add(1, Ordering::SeqCst);
                     return Ok(Some(opened));
                 }
                 Err(Error::PeerRefused { pid, uid, gid }) => self.printer.refused(pid, uid, gid)?,
-                // Another's client may still be talking: then it is not over.
-                Err(Error::TimedOut) if self.busy.load(Ordering::SeqCst) > 0 => {}
+                // Others' clients are talking, or have been since: then it is not over, even where
+                // they hold the last descriptors.
+                Err(Error::TimedOut | Error::Pressure { .. }) if until.has_passed() && !self.is_over() => {}
                 Err(Error::TimedOut) => {
                     self.idle.store(true, Ordering::SeqCst);
                     self.door.shut();
@@ -197,6 +204,25 @@ impl Hall<'_> {
                 }
             }
         }
+    }
+
+    /// Until when somebody must come; while somebody is served, until when to look again.
+    fn patience(&self) -> Deadline {
+        let Some(idle) = self.serving.idle() else { return Deadline::NEVER };
+        match self.quiet().checked_add(idle) {
+            Some(end) if self.busy.load(Ordering::SeqCst) == 0 => Deadline::at(end),
+            _ => Deadline::after(idle),
+        }
+    }
+
+    /// Whether nobody was served for as long as is waited for.
+    fn is_over(&self) -> bool {
+        let idle = self.serving.idle().unwrap_or(Duration::MAX);
+        self.busy.load(Ordering::SeqCst) == 0 && self.quiet().elapsed() >= idle
+    }
+
+    fn quiet(&self) -> MutexGuard<'_, Instant> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the command ends with: a broken rule before all else, then what came first.
