@@ -56,7 +56,7 @@ fn timeout_leads_to_the_missing_payload() {
     };
     assert_eq!(error, Violation::PayloadMissing { expected: 5, received: 0 }.into());
     let took = began_again.elapsed();
-    assert!(took >= patience && took < patience + Duration::from_millis(200), "{took:?}");
+    assert!(took >= patience && took < patience + Duration::from_secs(10), "{took:?}");
     assert!(turns <= 2, "{turns} turns for one timeout");
     assert_eq!(ours.timeout(), None);
     assert_eq!(ours.try_receive().unwrap_err(), error);

@@ -30,7 +30,7 @@ fn later(closer: Closer) -> std::thread::JoinHandle<Instant> {
 fn woken(thread: std::thread::JoinHandle<Instant>) {
     let since = Instant::now().checked_duration_since(thread.join().unwrap());
     let since = since.expect("it came back before the shutdown");
-    assert!(since < Duration::from_millis(500), "woken only after {since:?}");
+    assert!(since < Duration::from_secs(5), "woken only after {since:?}");
 }
 
 fn wakes_receive<P: Wire>() {

@@ -9,12 +9,12 @@ use fdpost::{Error, Libcamera, Limits, Message, Packet, Sent, Violation};
 use std::time::{Duration, Instant};
 use support::{Ledger, libcamera_header, raw_send};
 
-/// Not early, and late by no more than a busy machine explains.
+/// Not early, and not as late as a wait that begins anew at every signal of the storm would be.
 #[track_caller]
 fn on_time(began: Instant, millis: u64) {
     let (took, asked) = (began.elapsed(), Duration::from_millis(millis));
     assert!(took >= asked, "{took:?} instead of {asked:?}: early");
-    assert!(took < asked + Duration::from_millis(200), "{took:?} instead of {asked:?}: late");
+    assert!(took < asked + Duration::from_secs(10), "{took:?} instead of {asked:?}: late");
 }
 
 fn deadlines_hold<P: Wire>() {
@@ -34,7 +34,7 @@ fn deadlines_hold<P: Wire>() {
         error => assert_eq!(returned(error).0, Error::TimedOut),
     }
     on_time(began, 300);
-    assert!(Storm::seen() - seen > 500, "{} signals are no storm", Storm::seen() - seen);
+    assert!(Storm::seen() - seen > 50, "{} signals are no storm", Storm::seen() - seen);
 
     // All of it arrives, with signals falling on every call.
     let reader = std::thread::spawn(move || {

@@ -326,7 +326,7 @@ fn begun_and_silent<P: Profile>(limits: Limits, bytes: &[u8], expected: u64, rec
     let expected = Violation::PayloadMissing { expected, received };
     assert_eq!(channel.receive_by(soon()).unwrap_err(), Error::Violation(expected));
     assert!(begun.elapsed() >= limits.assembly_timeout, "blamed after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(4), "blamed after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "blamed after {:?}", begun.elapsed());
     assert_final(&mut channel, &peer, expected);
 }
 

@@ -107,7 +107,7 @@ fn shut_down_while_reading<P: Profile<Declared: Send> + Send + 'static>() {
     thread::sleep(Duration::from_millis(50));
     closer.shutdown();
     assert_eq!(reader.join().unwrap(), Error::Closed);
-    assert!(begun.elapsed() < Duration::from_secs(2), "woke after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "woke after {:?}", begun.elapsed());
     closer.shutdown(); // the channel is gone: nothing happens
     drop(ours);
 }

@@ -245,7 +245,7 @@ fn a_peer_that_is_gone_ends_the_other_way_too() {
     let closed: Vec<_> =
         lines.iter().filter(|line| line["event"] == "closed").map(|line| &line["by"]).collect();
     assert_eq!(closed, ["fd-4", "fd-4"], "{lines:?}");
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(9));
     drop(one);
     ledger.close();
 }

@@ -167,7 +167,7 @@ fn lc_9_a_header_and_then_silence() {
     let begun = Instant::now();
     assert_eq!(channel.receive_by(soon()).unwrap_err(), Error::Violation(expected));
     assert!(begun.elapsed() >= timeout, "blamed after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_secs(4), "blamed after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "blamed after {:?}", begun.elapsed());
     assert_final(&mut channel, &peer, expected);
     drop((channel, peer));
     // The same from a peer that died: its end is closed, which nothing here can see.

@@ -282,7 +282,7 @@ fn sf_7_begun_and_not_finished() {
             let begun = Instant::now();
             assert_eq!(receive_fd(&ours, after(20)).unwrap_err(), expected, "{cut}");
             assert!(begun.elapsed() >= Duration::from_millis(20));
-            assert!(begun.elapsed() < Duration::from_secs(4));
+            assert!(begun.elapsed() < Duration::from_secs(20));
             assert!(is_shut_down(&theirs));
             drop((ours, theirs));
             // ... and at the end.

@@ -232,7 +232,7 @@ fn st_9_a_slow_drip() {
     };
     let took = begun.elapsed();
     assert!(took >= timeout + Duration::from_millis(200), "blamed after {took:?}");
-    assert!(took < Duration::from_secs(4), "blamed after {took:?}");
+    assert!(took < Duration::from_secs(20), "blamed after {took:?}");
     let peer = drips.join().unwrap();
     assert_final(&mut channel, &peer, violation.unwrap());
     drop((channel, peer));

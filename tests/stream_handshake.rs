@@ -86,7 +86,7 @@ fn st_13_no_handshake_in_time() {
             assert_eq!(side(&mut channel), Err(Error::Violation(violation)), "{sent} bytes");
             let took = begun.elapsed();
             assert!(took >= Duration::from_millis(500), "blamed after {took:?}");
-            assert!(took < Duration::from_millis(1500), "blamed after {took:?}");
+            assert!(took < Duration::from_secs(8), "blamed after {took:?}");
             assert_final(&mut channel, &peer, violation);
             drop((channel, peer));
             ledger.close();
@@ -97,7 +97,8 @@ fn st_13_no_handshake_in_time() {
     assert_refused(impatient, 0, |expected, peer| put(peer, &said(&[expected], 0)[..5], 0));
     for sent in [0, 5] {
         let ledger = Ledger::open();
-        let (mut channel, peer) = Channel::<Stream>::pair(LIMITS).unwrap();
+        let patient = LIMITS.assembly_timeout(Duration::from_secs(60));
+        let (mut channel, peer) = Channel::<Stream>::pair(patient).unwrap();
         if sent > 0 {
             raw_send(&peer, &said(&[0x1f], 0)[..sent], &[]);
         }
@@ -106,7 +107,7 @@ fn st_13_no_handshake_in_time() {
         let violation = Violation::Handshake { expected: 0x1f, bytes: 0 };
         assert_eq!(channel.welcome(), Err(Error::Violation(violation)));
         assert_eq!(channel.receive_by(soon()).unwrap_err(), Error::Violation(violation));
-        assert!(begun.elapsed() < Duration::from_millis(400), "a closed end needs no waiting");
+        assert!(begun.elapsed() < Duration::from_secs(30), "a closed end needs no waiting");
         drop(channel);
         ledger.close();
     }

@@ -240,7 +240,7 @@ fn a_slow_drip_is_bounded() {
         };
         let took = begun.elapsed();
         assert!(took >= timeout + Duration::from_millis(200), "blamed after {took:?}");
-        assert!(took < Duration::from_secs(4), "blamed after {took:?}");
+        assert!(took < Duration::from_secs(20), "blamed after {took:?}");
         assert!((1..=200).contains(&received), "{received} bytes in {took:?}");
         let peer = drips.join().unwrap();
         assert!(is_shut_down(&peer));
