@@ -2,8 +2,12 @@
 
 #[path = "support/driver.rs"]
 mod driver;
+#[path = "support/kinds.rs"]
+mod kinds;
 #[path = "support/meeting.rs"]
 mod meeting;
+#[path = "support/seccomp.rs"]
+mod seccomp;
 mod support;
 
 use std::fs;
@@ -14,6 +18,7 @@ use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
+use std::thread;
 
 use driver::soon;
 use fdpost::{
@@ -21,9 +26,12 @@ use fdpost::{
     Stream,
 };
 use meeting::{Directory, abstract_name, says, start, unique};
+use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{UnixAddr, bind};
 use nix::unistd::{ForkResult, Gid, Uid, fork, getgid, getuid, pipe, setgid, setuid};
+use seccomp::{Fate, filter_by};
 use support::{Ledger, assert_child, child, child_value, pidfd};
 
 const LIMITS: Limits = Limits::new();
@@ -137,6 +145,32 @@ fn another_process_is_told_by_its_pid_and_its_pidfd() {
     child.kill().unwrap();
     child.wait().unwrap();
     drop((child, strict, listener, _ours));
+    ledger.close();
+}
+
+#[test] // P9
+fn of_whom_no_pidfd_is_to_be_had_nobody_can_tell_who_it_was() {
+    const SO_PEERPIDFD: u32 = 77;
+    let ledger = Ledger::open();
+    let address = abstract_name();
+    let listener = listen(&address, PeerRule::new().process(pidfd(std::process::id())));
+    // What kernels before 6.16 say of a client that is gone (EINVAL, later ESRCH).
+    for errno in [Errno::EINVAL, Errno::ESRCH] {
+        let client = Channel::<Packet>::connect(&address, LIMITS).unwrap();
+        let accepted = thread::scope(|scope| {
+            let accepting = scope.spawn(|| {
+                filter_by(libc::SYS_getsockopt, Some((2, SO_PEERPIDFD)), Fate::Fails(errno))
+                    .map(|_| listener.accept_by(soon()))
+            });
+            accepting.join().unwrap()
+        });
+        match accepted {
+            Ok(accepted) => assert_refused(accepted, us()),
+            Err(error) => println!("skipped: a filter of system calls: {error}"),
+        }
+        drop(client);
+    }
+    drop(listener);
     ledger.close();
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, fstatfs};
@@ -123,8 +124,13 @@ impl PeerRule {
 
     fn is_process(&self, socket: BorrowedFd<'_>) -> Result<bool, Error> {
         let Some(expected) = &self.process else { return Ok(true) };
-        let found = sys::peer_pidfd(socket).map_err(|errno| Error::io("getsockopt", errno))?;
-        same_process(expected.as_fd(), found.as_fd())
+        match sys::peer_pidfd(socket) {
+            Ok(found) => same_process(expected.as_fd(), found.as_fd()),
+            // Before Linux 6.16 there is no pidfd of a process that was waited for (kernel/fork.c,
+            // pidfd_prepare): nobody can tell any more who it was, and any client can be gone by then.
+            Err(Errno::EINVAL | Errno::ESRCH | Errno::ENODATA) => Ok(false),
+            Err(errno) => Err(Error::io("getsockopt", errno)),
+        }
     }
 }
 

@@ -60,8 +60,20 @@ const fn step(code: u32, value: u32, yes: u8, no: u8) -> libc::sock_filter {
 ///
 /// # Errors
 /// Where the system has no seccomp(2), or forbids it: a test is skipped then.
-#[allow(unsafe_code, clippy::multiple_unsafe_ops_per_block, reason = "prctl and seccomp have no safe form")]
 pub fn filter(call: libc::c_long, second: Option<u32>, fate: Fate) -> io::Result<Option<Listener>> {
+    filter_by(call, second.map(|value| (1, value)), fate)
+}
+
+/// As [`filter`], where the argument of that number, from 0, has the value.
+///
+/// # Errors
+/// As [`filter`].
+#[allow(unsafe_code, clippy::multiple_unsafe_ops_per_block, reason = "prctl and seccomp have no safe form")]
+pub fn filter_by(
+    call: libc::c_long,
+    argument: Option<(u32, u32)>,
+    fate: Fate,
+) -> io::Result<Option<Listener>> {
     const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
@@ -69,12 +81,12 @@ pub fn filter(call: libc::c_long, second: Option<u32>, fate: Fate) -> io::Result
         Fate::Fails(errno) => (0, SECCOMP_RET_ERRNO | errno as u32),
         Fate::Waits => (SECCOMP_FILTER_FLAG_NEW_LISTENER, SECCOMP_RET_USER_NOTIF),
     };
-    // The lower half of the second argument, at offset 16 + 8.
-    let low = if cfg!(target_endian = "big") { 28 } else { 24 };
+    // The lower half of an argument: they begin at offset 16.
+    let low = |place: u32| 16 + 8 * place + if cfg!(target_endian = "big") { 4 } else { 0 };
     let mut program =
-        vec![step(LOAD, 0, 0, 0), step(EQUAL, call as u32, 0, if second.is_some() { 3 } else { 1 })];
-    if let Some(value) = second {
-        program.extend([step(LOAD, low, 0, 0), step(EQUAL, value, 0, 1)]);
+        vec![step(LOAD, 0, 0, 0), step(EQUAL, call as u32, 0, if argument.is_some() { 3 } else { 1 })];
+    if let Some((place, value)) = argument {
+        program.extend([step(LOAD, low(place), 0, 0), step(EQUAL, value, 0, 1)]);
     }
     program.extend([step(RETURN, verdict, 0, 0), step(RETURN, SECCOMP_RET_ALLOW, 0, 0)]);
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
