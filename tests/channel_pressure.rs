@@ -146,12 +146,12 @@ fn libcamera_waiting_out_pressure_while_a_message_to_us_is_overdue() {
     if !as_an_ordinary_user("libcamera_waiting_out_pressure_while_a_message_to_us_is_overdue") {
         return;
     }
-    let limits = Limits::new().descriptors(EACH as u8).assembly_timeout(Duration::from_millis(10));
+    let limits = Limits::new().descriptors(EACH as u8).assembly_timeout(Duration::from_secs(1));
     let (mut ours, theirs) = ends::<Libcamera>(limits);
     raw_send(&twin(&theirs), &libcamera_header(5, 0), &[]);
     assert!(ours.try_receive().unwrap().is_none(), "its header came");
     assert_eq!(press(&mut ours).1.unwrap(), Sent::Pending);
-    std::thread::sleep(Duration::from_millis(20));
+    std::thread::sleep(Duration::from_millis(1020));
     assert_eq!(ours.timeout(), Some(Duration::ZERO), "the next receive finds it overdue");
     let flushed = asleep(400, || ours.flush_by(after(400))).unwrap_err();
     assert_eq!(flushed.error, Error::TimedOut);

@@ -95,22 +95,24 @@ fn st_13_no_handshake_in_time() {
     // A message that is overdue before that, or cut off by the end, is none either.
     let impatient = LIMITS.assembly_timeout(Duration::from_millis(10));
     assert_refused(impatient, 0, |expected, peer| put(peer, &said(&[expected], 0)[..5], 0));
+    let ledger = Ledger::open();
     for sent in [0, 5] {
-        let ledger = Ledger::open();
-        let patient = LIMITS.assembly_timeout(Duration::from_secs(60));
-        let (mut channel, peer) = Channel::<Stream>::pair(patient).unwrap();
-        if sent > 0 {
-            raw_send(&peer, &said(&[0x1f], 0)[..sent], &[]);
-        }
-        drop(peer);
-        let begun = Instant::now();
-        let violation = Violation::Handshake { expected: 0x1f, bytes: 0 };
-        assert_eq!(channel.welcome(), Err(Error::Violation(violation)));
-        assert_eq!(channel.receive_by(soon()).unwrap_err(), Error::Violation(violation));
-        assert!(begun.elapsed() < Duration::from_secs(30), "a closed end needs no waiting");
-        drop(channel);
-        ledger.close();
+        let quick = |_| {
+            let (mut channel, peer) = Channel::<Stream>::pair(LIMITS).unwrap();
+            if sent > 0 {
+                raw_send(&peer, &said(&[0x1f], 0)[..sent], &[]);
+            }
+            drop(peer);
+            let begun = Instant::now();
+            let violation = Violation::Handshake { expected: 0x1f, bytes: 0 };
+            assert_eq!(channel.welcome(), Err(Error::Violation(violation)));
+            assert_eq!(channel.receive_by(soon()).unwrap_err(), Error::Violation(violation));
+            begun.elapsed() < Duration::from_millis(500)
+        };
+        // A busy machine may explain some of them, and not all.
+        assert!((0..20).any(quick), "a closed end needs no waiting");
     }
+    ledger.close();
 }
 
 #[test] // P1

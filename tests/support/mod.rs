@@ -168,7 +168,7 @@ pub fn assert_child(output: &Output) {
 
 /// Long enough for any honest peer; a test that waits so long has failed.
 pub fn soon() -> Deadline {
-    Deadline::after(Duration::from_secs(5))
+    Deadline::after(Duration::from_secs(20))
 }
 
 /// Queued behind what is refused: it must still be there afterwards.
