@@ -6,7 +6,7 @@ mod support;
 
 use driver::{Wire, after, ends, message, soon, twin};
 use fdpost::machine::Receiver;
-use fdpost::{Channel, Libcamera, Limits, Message, Packet, Profile, Sent, Stream};
+use fdpost::{Channel, Error, Libcamera, Limits, Message, Packet, Profile, Sent, Stream};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -199,6 +199,29 @@ fn an_idle_split_channel_is_small_behind_a_burst() {
     idle_behind_a_burst::<Packet>();
     idle_behind_a_burst::<Stream>();
     idle_behind_a_burst::<Libcamera>();
+}
+
+#[test] // P4, P6: a burst that stopped in the middle of a message, whose rest leaves later
+fn a_channel_is_small_again_behind_a_burst_cut_short() {
+    let ledger = Ledger::open();
+    let patient = Limits::new().assembly_timeout(std::time::Duration::from_secs(20));
+    let (mut ours, mut theirs) = ends::<Libcamera>(patient);
+    // As `fill_until_pending`: the first message's size decides where the socket is full.
+    let pending = [4, 1000, 2500, 5000, 9000, 17_000].into_iter().any(|first| {
+        let sizes = std::iter::once(first).chain(std::iter::repeat_n(4, 5000));
+        let mut burst: Vec<_> = sizes.map(|bytes| Message::new(vec![0; bytes])).collect();
+        assert_eq!(ours.send_all_by(&mut burst, after(0)).unwrap_err(), Error::TimedOut);
+        while theirs.try_receive().unwrap().is_some() {}
+        ours.has_pending()
+    });
+    assert!(pending, "no first size made the socket full between two datagrams");
+    ours.flush_by(soon()).unwrap();
+    theirs.receive_by(soon()).unwrap();
+    assert!(ours.try_receive().unwrap().is_none());
+    let ((), freed, _) = measured(|| drop(ours));
+    assert!(-freed <= IDLE, "{} bytes were held", -freed);
+    drop(theirs);
+    ledger.close();
 }
 
 fn steady<P: Wire>(bytes: usize, descriptors: usize) {

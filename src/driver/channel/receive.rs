@@ -254,7 +254,11 @@ impl<P: Profile> Channel<P> {
             return lines.help();
         }
         match self.flush() {
-            Ok(flushed) => matches!(flushed, Flush::Full),
+            Ok(flushed) => {
+                // What a burst that was cut short had queued may all have left since (P4).
+                self.sender.release();
+                matches!(flushed, Flush::Full)
+            }
             Err(error) => {
                 self.stranded.extend(error.messages);
                 false
