@@ -126,6 +126,27 @@ fn a_deadline_gives_back_what_found_no_room() {
     ledger.close();
 }
 
+#[test] // P6: SO_SNDBUF was lowered behind the channel's back
+fn what_is_too_large_for_the_socket_now_is_the_callers_mistake_and_not_the_kernels() {
+    let ledger = Ledger::open();
+    let (ours, theirs) = Channel::<Packet>::pair(LIMITS).unwrap();
+    let mut peer = Channel::<Packet>::from_fd(theirs, LIMITS).unwrap();
+    let (sending, receiving) = ours.split();
+    setsockopt(&sending, sockopt::SndBuf, &4608).unwrap();
+    let too_large = Misuse::PayloadTooLarge { bytes: 40_000, limit: 2 * 4608 - 32 - 16 };
+    let error = sending.send(Message::new(vec![0; 40_000])).unwrap_err();
+    assert_eq!((error.error, error.messages[0].payload().len()), (too_large.into(), 40_000));
+    let mut messages = vec![Message::new(b"before"), Message::new(vec![0; 40_000]), Message::new(b"behind")];
+    assert_eq!(sending.send_all(&mut messages).unwrap_err(), too_large.into());
+    assert_eq!(messages.remove(0).payload().len(), 40_000);
+    assert_eq!(sending.send_all_by(&mut messages, soon()).unwrap(), Sent::Complete);
+    for expected in [&b"before"[..], b"behind"] {
+        assert_eq!(peer.receive_by(soon()).unwrap().payload(), expected);
+    }
+    drop((sending, receiving, peer));
+    ledger.close();
+}
+
 /// The peer dies beside a full socket while the burst waits, in the queue or for room in it.
 fn all_comes_back<P: Wire>(fill: impl Fn(&Sending<P>)) {
     let ledger = Ledger::open();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use super::bell::Bell;
@@ -128,6 +129,18 @@ impl<P: Profile> Lines<P> {
     fn asked_packet_limit(&self) -> Option<usize> {
         socket::packet_limit::<P>(self.socket.as_fd()).unwrap_or(self.packet_limit)
     }
+
+    /// Why the kernel refused a message of which nothing had left. What `sender` packs from now on
+    /// fits the socket as it is.
+    fn refusal(&self, errno: Errno, message: &Owned, sender: &mut Sender<P, OwnedFd>) -> Error {
+        if errno == Errno::EMSGSIZE {
+            sender.set_packet_limit(self.asked_packet_limit());
+            if let Err(misuse) = sender.check(message) {
+                return misuse.into();
+            }
+        }
+        Error::of_send(errno, message.descriptor_count())
+    }
 }
 
 const fn is_too_large(why: &Why<Error>) -> bool {
@@ -188,7 +201,7 @@ impl<P: Profile> Sink<P, OwnedFd> for Line<'_, P> {
             Outcome::Again => Step::Took,
             Outcome::Wait | Outcome::BackOff => Step::Full,
             Outcome::Returned(message) => {
-                let error = Error::of_send(errno, message.descriptor_count());
+                let error = self.lines.refusal(errno, &message, sender);
                 Step::Refused(message, error)
             }
             Outcome::Closed(messages) => {

@@ -99,7 +99,8 @@ impl<P: Profile> Sending<P> {
     /// # Errors
     /// `messages` then holds, in order and with their descriptors, those that did not leave while
     /// this call was there and those that were not accepted; what it does not hold left or leaves
-    /// in its turn. [`Error::Misuse`]: the first of them is of a kind that is never sent.
+    /// in its turn. [`Error::Misuse`]: the first of them is of a kind that is never sent; where that
+    /// is because SO_SNDBUF was lowered meanwhile, those behind it may have left.
     /// [`Error::TimedOut`], when there was not room for all. [`Error::Io`] or
     /// [`Error::DescriptorsRefused`], when the kernel refuses one: those accepted before that was
     /// known are sent all the same. Others as [`send_by`](Self::send_by).
