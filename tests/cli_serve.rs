@@ -322,7 +322,8 @@ def end(ours, child):
 def same(one, two):
     return os.path.sameopenfile(one, two)
 file = tempfile.TemporaryFile()
-echo = ["--reply", "reverse", "--max-descriptors", "1"]
+# A message is sent in two pieces: the machine may stall between them.
+echo = ["--reply", "reverse", "--max-descriptors", "1", "--assembly-timeout", "30000"]
 
 ours, child = serve(socket.SOCK_STREAM, "stream", *echo)
 ours.sendall(struct.pack("=IIB3x", 7, 3, 1) + b"abc")
