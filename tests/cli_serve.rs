@@ -286,6 +286,23 @@ fn an_output_that_fails_is_said() {
     ledger.close();
 }
 
+#[test] // the status is a contract, whoever reads the sentence
+fn the_status_is_the_same_where_nobody_reads_the_sentence() {
+    let ledger = Ledger::open();
+    for (words, status) in [
+        ("serve --listen @ --profile packet", 64),
+        ("serve --profile packet --no-such-option", 64),
+        ("send --connect /no/such/socket --profile packet --data x", 74),
+        ("call --profile packet --data x --timeout 50 -- sleep 60", 75),
+    ] {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full"]).arg(env!("CARGO_BIN_EXE_fdpost"));
+        shell.args(words.split_whitespace());
+        start_with(shell, None).finish().expect(status, &[]);
+    }
+    ledger.close();
+}
+
 #[test]
 fn completions_and_manual_pages_are_printed() {
     let ledger = Ledger::open();

@@ -1,7 +1,7 @@
 //! How the command ends: exit statuses are a contract (docs/COMMAND.md).
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use fdpost::{Error, Refusal};
@@ -52,10 +52,14 @@ impl Failure {
 
     /// Says it on standard error.
     pub(crate) fn report(self) -> ExitCode {
-        // The events were printed before; nobody may be there to read this.
-        eprintln!("fdpost: {}", self.sentence.trim_end().replace('\n', " "));
+        say(self.sentence.trim_end().replace('\n', " "));
         ExitCode::from(self.status)
     }
+}
+
+/// One sentence on standard error. Nobody may be there to read it: the status says enough.
+pub(crate) fn say(sentence: impl Display) {
+    let _nobody_reads = writeln!(io::stderr(), "fdpost: {sentence}");
 }
 
 /// What to do about an error.

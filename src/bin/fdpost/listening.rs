@@ -11,7 +11,7 @@ use fdpost::{Address, Deadline, Error, Limits, Listener, Misuse, Packet, PeerRul
 use crate::brokered::{Brokered, Counter};
 use crate::conversation::Opened;
 use crate::event::Printer;
-use crate::exit::{Failure, Outcome, VIOLATION};
+use crate::exit::{self, Failure, Outcome, VIOLATION};
 use crate::options::{self, Profile, Serving, Wire};
 use crate::serve::converse;
 
@@ -113,7 +113,7 @@ impl Listening {
             for number in 1..jobs {
                 // Where no thread is to be had, those that there are serve all: this one at least.
                 if let Err(error) = thread::Builder::new().spawn_scoped(scope, || hall.work()) {
-                    eprintln!("fdpost: {number} of {jobs} clients are served at once: {error}");
+                    exit::say(format_args!("{number} of {jobs} clients are served at once: {error}"));
                     break;
                 }
             }

@@ -114,7 +114,7 @@ fn demo_outcome(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("fdpost: {error}");
+            exit::say(error);
             ExitCode::FAILURE
         }
     }
