@@ -6,6 +6,7 @@ mod support;
 
 use driver::{Storm, Wire, after, ends, fill, returned, soon};
 use fdpost::{Error, Libcamera, Limits, Message, Packet, Sent, Violation};
+use nix::sys::socket::{setsockopt, sockopt};
 use std::time::{Duration, Instant};
 use support::{Ledger, libcamera_header, raw_send};
 
@@ -74,6 +75,30 @@ fn the_assembly_deadline_holds_under_signals() {
     assert_eq!(ours.receive().unwrap_err(), Error::Violation(missing));
     on_time(began, 300);
     drop((storm, ours, theirs));
+    ledger.close();
+}
+
+#[test] // P5: asleep in recvmsg(2), also where somebody set SO_RCVTIMEO on the socket
+fn a_receive_without_a_deadline_outlasts_signals_and_timeouts_of_the_socket() {
+    let ledger = Ledger::open();
+    let (mut ours, mut theirs) = ends::<Packet>(Limits::new());
+    for micros in [0, 1000] {
+        let timeout = nix::sys::time::TimeVal::new(0, micros);
+        setsockopt(&ours, sockopt::ReceiveTimeout, &timeout).unwrap();
+        let (storm, seen) = (Storm::new(100), Storm::seen());
+        let sending = std::thread::spawn(move || {
+            let give_up = soon();
+            while Storm::seen() - seen < 50 && !give_up.has_passed() {
+                std::thread::yield_now();
+            }
+            theirs.send(Message::new(b"after the storm began")).unwrap();
+            theirs
+        });
+        assert_eq!(ours.receive().unwrap().payload(), b"after the storm began");
+        drop(storm);
+        theirs = sending.join().unwrap();
+    }
+    drop((ours, theirs));
     ledger.close();
 }
 

@@ -224,6 +224,36 @@ fn a_channel_is_small_again_behind_a_burst_cut_short() {
     ledger.close();
 }
 
+/// Many descriptors in many messages, sent and read in as few calls as may be.
+fn idle_behind_descriptors<P: Wire>() {
+    let ledger = Ledger::open();
+    let limits = Limits::new().descriptors(253).held_descriptors(10_000).held_bytes(1 << 24);
+    let (mut ours, mut theirs) = ends::<P>(limits);
+    ours.set_batch(16);
+    theirs.set_batch(16);
+    for _ in 0..2 {
+        let mut burst: Vec<_> = (0..15).map(|_| Message::new(b"without")).collect();
+        burst.insert(3, message(b"with", files(253)));
+        ours.send_all(&mut burst).unwrap();
+        for _ in 0..16 {
+            theirs.receive_by(soon()).unwrap();
+        }
+        assert!(theirs.try_receive().unwrap().is_none() && ours.try_receive().unwrap().is_none());
+    }
+    for (side, channel) in [("sender", ours), ("receiver", theirs)] {
+        let ((), freed, _) = measured(|| drop(channel));
+        assert!(-freed <= IDLE, "{}: the {side} held {} bytes", P::NAME, -freed);
+    }
+    ledger.close();
+}
+
+#[test] // P4
+fn an_idle_channel_is_small_behind_many_descriptors() {
+    idle_behind_descriptors::<Packet>();
+    idle_behind_descriptors::<Libcamera>();
+    idle_behind_descriptors::<Stream>();
+}
+
 fn steady<P: Wire>(bytes: usize, descriptors: usize) {
     let ledger = Ledger::open();
     let (mut ours, mut theirs) = ends::<P>(Limits::new().descriptors(4));

@@ -239,14 +239,15 @@ impl<P: Profile> Channel<P> {
 
     /// Counters since the channel was made.
     pub fn stats(&self) -> Stats {
-        // Scratch only grows, so what it holds now is the most that it held.
-        let scratch = self.scratch.capacity_bytes();
-        let [held, held_most] =
-            [(self.receiver.held(), self.ahead.held()), (self.receiver.held_most(), self.ahead.held_most())]
-                .map(|(held, ahead)| Held {
-                    bytes: held.bytes.saturating_add(ahead.bytes).saturating_add(scratch),
-                    descriptors: held.descriptors.saturating_add(ahead.descriptors),
-                });
+        let (scratch, scratch_most) = self.scratch.held();
+        let [held, held_most] = [
+            (self.receiver.held(), self.ahead.held(), scratch),
+            (self.receiver.held_most(), self.ahead.held_most(), scratch_most),
+        ]
+        .map(|(held, ahead, scratch)| Held {
+            bytes: held.bytes.saturating_add(ahead.bytes).saturating_add(scratch),
+            descriptors: held.descriptors.saturating_add(ahead.descriptors),
+        });
         Stats {
             received: self.receiver.received(),
             sent: self.lines.as_ref().map_or_else(|| self.sender.sending(), |lines| lines.outbox.sent()),

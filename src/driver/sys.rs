@@ -39,10 +39,16 @@ pub(super) const BATCH: usize = 16;
 /// looking is everywhere.
 const FIRST_SAFE: RawFd = 3;
 
+/// Words that an idle channel keeps (P4): those of a header and of a payload with all the
+/// descriptors that one can have.
+const KEEP: usize = 272;
+
 /// Control buffers, kept between calls. `u64`, because a `cmsghdr` is aligned like one.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     control: Vec<u64>,
+    /// The largest capacity that was given back.
+    most: usize,
 }
 
 impl Scratch {
@@ -57,8 +63,18 @@ impl Scratch {
         Ok(words)
     }
 
-    pub(super) fn capacity_bytes(&self) -> usize {
-        self.control.capacity() * size_of::<u64>()
+    /// Nothing is going on: gives back what is not small (P4).
+    pub(super) fn release(&mut self) {
+        if self.control.capacity() > KEEP {
+            self.most = self.most.max(self.control.capacity());
+            self.control = Vec::new();
+        }
+    }
+
+    /// Bytes held now, and at most.
+    pub(super) fn held(&self) -> (usize, usize) {
+        let words = self.control.capacity();
+        (words * size_of::<u64>(), self.most.max(words) * size_of::<u64>())
     }
 }
 

@@ -214,6 +214,7 @@ impl<P: Profile> Channel<P> {
             observer(self.epoch + now, None);
         }
         self.receiver.handle(now, 0);
+        self.scratch.release();
         // "Would block" may just have made a message overdue: that is news for poll.
         Ok(self.receiver.fault().is_some())
     }
