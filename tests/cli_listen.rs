@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use cli::{Running, fdpost, run, start_with};
 use driver::soon;
-use fdpost::{Channel, Error, Limits, Message, Packet, Stream};
+use fdpost::{Channel, Error, Limits, Listener, Listening, Message, Packet, Stream};
 use meeting::{Directory, says, unique};
 use support::Ledger;
 
@@ -307,6 +307,38 @@ fn idle_is_counted_from_the_last_client() {
         Some((patience, said.elapsed()))
     });
     assert!(quiet >= patience, "it ended {quiet:?} after a word");
+    ledger.close();
+}
+
+/// A call that waits in the queue of connections for a part of its time: how long it took in all.
+fn call_that_waits_to_connect(patience: Duration) -> Duration {
+    let place = name();
+    let address = fdpost::Address::parse(&place);
+    let listening = Listening::new().backlog(1);
+    let listener = Listener::<Packet>::bind_with(&address, LIMITS, listening).unwrap();
+    let mut queue = Vec::new();
+    while let Ok(client) = Channel::<Packet>::connect_by(&address, LIMITS, driver::after(0)) {
+        queue.push(client);
+    }
+    let begun = Instant::now();
+    let words = format!("call --connect {place} --profile packet --timeout {}", patience.as_millis());
+    let call = start_with(fdpost(&words), None);
+    sleep(patience * 7 / 10);
+    drop(listener.accept_by(soon()).unwrap());
+    // It is connected now, and nobody answers.
+    call.finish().expect(75, &[]);
+    begun.elapsed()
+}
+
+#[test] // P5
+fn the_time_of_a_call_begins_once() {
+    let ledger = Ledger::open();
+    // More and more, for a slow machine: twice begun it takes at least 1.7 times as long each time.
+    let once = [2_000, 10_000, 30_000]
+        .map(Duration::from_millis)
+        .into_iter()
+        .find(|patience| call_that_waits_to_connect(*patience) < *patience * 3 / 2);
+    assert!(once.is_some());
     ledger.close();
 }
 

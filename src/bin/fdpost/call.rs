@@ -98,7 +98,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         }
     };
     let printer = Printer { profile, json: options.format.json, client: None };
-    let mut caller = Caller { options, printer, command };
+    let mut caller = Caller { options, printer, until, command };
     match opened {
         Opened::Libcamera(channel) => caller.call(channel, message)?,
         Opened::Packet(channel) => caller.call(channel, message)?,
@@ -138,6 +138,8 @@ impl Options {
 struct Caller<'a> {
     options: &'a Options,
     printer: Printer,
+    /// For all of it: to connect, to send, and to be answered.
+    until: Deadline,
     command: Option<Started>,
 }
 
@@ -147,8 +149,7 @@ impl Caller<'_> {
             channel.set_policy(policy);
         }
         let mut calls = Calls::new(channel);
-        let until = Deadline::after(Duration::from_millis(self.options.timeout));
-        let call = match calls.start(message, until).map_err(Error::from) {
+        let call = match calls.start(message, self.until).map_err(Error::from) {
             Ok(call) => call,
             Err(Error::PeerGone { .. } | Error::Closed) => return Err(self.failed(Error::Closed)?),
             Err(error) => return Err(Failure::of("the call was not sent", error)),
