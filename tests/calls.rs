@@ -7,6 +7,7 @@ mod with;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fdpost::calls::{Answer, Bounds, Role};
 use fdpost::driver::{Event, Sent};
@@ -343,5 +344,23 @@ fn more_descriptors_than_this_side_accepts_cannot_be_asked_for() {
     assert_eq!(refused.error, Error::Misuse(Misuse::ReplyDescriptorsAsked { asked: 2, accepted: 1 }));
     assert_eq!(*refused.messages[0].head(), head);
     drop((ours, _theirs));
+    ledger.close();
+}
+
+#[test] // for event loops: the socket is silent by then
+fn what_came_in_the_packet_of_an_answer_is_due_at_once() {
+    let ledger = Ledger::open();
+    let (mut ours, mut peer) = passed::<Packet>();
+    let call = ours.start(Message::new(b"?"), Deadline::NEVER).unwrap();
+    let id = peer.receive_by(soon()).unwrap().head().correlation;
+    peer.send_all(&mut vec![packet(REPLY, id, 0), packet(0, 0, 0), packet(0, 0, 0)]).unwrap();
+    assert_eq!(ours.timeout(), None);
+    drop(answered(&mut ours, call));
+    for _ in 0..2 {
+        assert_eq!(ours.timeout(), Some(Duration::ZERO));
+        assert!(matches!(ours.try_receive().unwrap(), Some(Event::Message(_))));
+    }
+    assert_eq!(ours.timeout(), None);
+    drop((ours, peer));
     ledger.close();
 }

@@ -259,14 +259,15 @@ impl<P: Profile> Channel<P> {
 
     /// For event loops: how long from now until a call should be made although the socket is
     /// silent, because a message that has begun is overdue then, the kernel may have room again, or
-    /// messages of a [watched](Self::watch_peer) peer were read already. `None`: for ever.
+    /// more was read already than was received: the rest of a packet of many, or messages of a
+    /// [watched](Self::watch_peer) peer. `None`: for ever.
     pub fn timeout(&self) -> Option<Duration> {
         Some(self.due()?.saturating_duration_since(Instant::now()))
     }
 
     /// The moment that [`timeout`](Self::timeout) counts to.
     pub(super) fn due(&self) -> Option<Instant> {
-        if !self.ahead.is_empty() {
+        if !self.ahead.is_empty() || self.receiver.has_input() {
             // It left the socket, which is silent now.
             return Some(self.epoch);
         }

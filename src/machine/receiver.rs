@@ -94,14 +94,18 @@ impl<P: Profile, F> Receiver<P, F> {
     /// Whether all that was read has been delivered, and no message has begun: nothing would be lost
     /// with this receiver.
     pub fn is_between(&self) -> bool {
+        self.state == State::Idle && !self.has_input()
+    }
+
+    /// Whether something that was read is still to be looked at by [`poll`](Self::poll).
+    pub fn has_input(&self) -> bool {
         let left = self.hunks.get(self.next..self.filled).unwrap_or_default();
-        self.state == State::Idle
-            && match left {
-                [] => true,
-                // A packet is used up only when its end is looked at, by the next `poll`.
-                [last] => self.at.is_at_the_end::<P, F>(last),
-                _ => false,
-            }
+        match (self.state, left) {
+            (State::Ended | State::Failed, _) | (_, []) => false,
+            // A packet is used up only when its end is looked at, by the next `poll`.
+            (_, [last]) => !self.at.is_at_the_end::<P, F>(last),
+            _ => true,
+        }
     }
 
     /// The final fault, if there is one. Messages that came before it may still be to be polled.
