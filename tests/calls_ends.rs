@@ -446,3 +446,22 @@ fn pass(deadline: Deadline) {
         std::thread::sleep(left);
     }
 }
+
+#[test] // P3: calls that fail beside it take no room from messages
+fn ca_13_for_a_call_that_waits_beside_others() {
+    let ledger = Ledger::open();
+    let (ours, theirs) = Channel::<Packet>::pair(LIMITS).unwrap();
+    let mut ours = Calls::within(ours, Role::Caller, Bounds::new().messages(2));
+    let mut peer = Channel::<Packet>::from_fd(theirs, LIMITS).unwrap();
+    let calls: Vec<_> = (0..4).map(|_| ours.start(Message::new(b"?"), soon()).unwrap()).collect();
+    let dies = std::thread::spawn(move || (0..5).for_each(|_| drop(peer.receive_by(soon()).unwrap())));
+    let ended = ours.call(Message::new(b"!"), soon()).unwrap_err();
+    assert_eq!((ended.error, ended.messages.len()), (Error::Closed, 0));
+    for call in calls {
+        assert_eq!(failed(&mut ours, call), Error::Closed);
+    }
+    assert_eq!(ours.receive_by(soon()).unwrap_err(), Error::Closed);
+    dies.join().unwrap();
+    drop(ours);
+    ledger.close();
+}

@@ -12,6 +12,8 @@ use std::os::fd::OwnedFd;
 #[derive(Debug)]
 pub(super) struct Unread {
     events: VecDeque<Event>,
+    /// Of these events, those that brought one. Calls that failed are as few as are in flight.
+    messages: u64,
     bytes: u64,
     descriptors: u64,
     bounds: Bounds,
@@ -19,12 +21,12 @@ pub(super) struct Unread {
 
 impl Unread {
     pub(super) const fn new(bounds: Bounds) -> Self {
-        Self { events: VecDeque::new(), bytes: 0, descriptors: 0, bounds }
+        Self { events: VecDeque::new(), messages: 0, bytes: 0, descriptors: 0, bounds }
     }
 
     /// Whether one event more may come; asked before anything is read.
     pub(super) fn make_room(&mut self) -> Result<(), Exhausted> {
-        let (messages, bounds) = (self.events.len() as u64, &self.bounds);
+        let (messages, bounds) = (self.messages, &self.bounds);
         let full = messages >= bounds.messages.max(1).into()
             || self.bytes >= bounds.bytes.max(1)
             || self.descriptors >= bounds.descriptors.max(1).into();
@@ -39,6 +41,7 @@ impl Unread {
     /// Room was made.
     pub(super) fn push(&mut self, event: Event) {
         if let Some(message) = message(&event) {
+            self.messages = self.messages.saturating_add(1);
             self.bytes = self.bytes.saturating_add(message.payload().len() as u64);
             self.descriptors = self.descriptors.saturating_add(message.descriptor_count() as u64);
         }
@@ -48,6 +51,7 @@ impl Unread {
     pub(super) fn pop(&mut self) -> Option<Event> {
         let event = self.events.pop_front()?;
         if let Some(message) = message(&event) {
+            self.messages = self.messages.saturating_sub(1);
             self.bytes = self.bytes.saturating_sub(message.payload().len() as u64);
             self.descriptors = self.descriptors.saturating_sub(message.descriptor_count() as u64);
         }
