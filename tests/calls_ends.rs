@@ -465,3 +465,50 @@ fn ca_13_for_a_call_that_waits_beside_others() {
     drop(ours);
     ledger.close();
 }
+
+/// A call of which the header left and the payload did not.
+fn half_a_call() -> (Calls<Libcamera>, Channel<Libcamera>, Vec<CallId>) {
+    // Which of the two datagrams finds the socket full depends on the sizes before.
+    for first in 1..100 {
+        let (mut ours, peer) = passed::<Libcamera>();
+        let large = vec![0; first * 500];
+        let mut calls = vec![ours.try_start(body(1, 0, &large), Deadline::NEVER).unwrap()];
+        while let Ok(call) = ours.try_start(body(1, 0, b"?"), Deadline::NEVER) {
+            calls.push(call);
+            if ours.channel().has_pending() {
+                return (ours, peer, calls);
+            }
+        }
+    }
+    panic!("a full socket takes whole messages only");
+}
+
+#[test] // P5, P6; cases 14, 57: on a datagram socket only the rest of it shows the death
+fn ca_13_a_peer_that_dies_in_the_middle_of_a_call() {
+    let ledger = Ledger::open();
+    for by_flush in [false, true] {
+        let (mut ours, mut peer, calls) = half_a_call();
+        peer.send(body(7, 0, b"last words")).unwrap();
+        drop(peer);
+        let end = Error::PeerGone { errno: Errno::ECONNREFUSED as i32 };
+        let mut rest = Vec::new();
+        if by_flush {
+            let refused = ours.flush_by(soon()).unwrap_err();
+            assert_eq!(refused.error, end);
+            rest.extend(refused.messages);
+        }
+        assert_eq!(plain(&mut ours).payload(), body(7, 0, b"last words").payload());
+        for call in calls {
+            assert_eq!(failed(&mut ours, call), end);
+        }
+        assert_eq!(ours.receive_by(soon()).unwrap_err(), end);
+        let refused = ours.start(body(1, 0, b"next"), soon()).unwrap_err();
+        assert_eq!(refused.error, end);
+        // Whoever is told first gets back what did not leave.
+        rest.extend(refused.messages);
+        assert_eq!(rest.len(), 2, "{rest:?}");
+        assert_eq!((rest[0].payload().len(), rest[1].payload()), (9, body(1, 0, b"next").payload()));
+        drop(ours);
+    }
+    ledger.close();
+}

@@ -137,8 +137,6 @@ pub struct Calls<P: Correlate> {
     epoch: Instant,
     /// Messages read since the channel last had none.
     reads: u32,
-    /// The peer is gone, says a send; what it had sent is still to be read.
-    gone: Option<Error>,
     /// The conversation ended: the answer to everything.
     ended: Option<Error>,
 }
@@ -162,7 +160,6 @@ impl<P: Correlate> Calls<P> {
             unread: Unread::new(bounds),
             epoch: Instant::now(),
             reads: 0,
-            gone: None,
             ended: None,
         }
     }
@@ -238,7 +235,7 @@ impl<P: Correlate> Calls<P> {
     /// for the socket to be writable ([`Channel::wants_write`]).
     pub fn timeout(&self) -> Option<Duration> {
         // The end that a send found shows on no datagram socket.
-        if !self.unread.is_empty() || self.ended.or(self.gone).is_some() {
+        if !self.unread.is_empty() || self.ended.or(self.gone()).is_some() {
             return Some(Duration::ZERO);
         }
         let due = self.pending.deadline().map(|due| due.saturating_sub(self.epoch.elapsed()));
@@ -269,7 +266,7 @@ impl<P: Correlate> Calls<P> {
             }
             let received = match until {
                 // All that a peer which is gone has said is there.
-                Some(until) if self.gone.is_none() => self.channel.receive_by(until.min(self.due())),
+                Some(until) if self.gone().is_none() => self.channel.receive_by(until.min(self.due())),
                 _ => self.channel.try_receive().and_then(|received| received.ok_or(Error::WouldBlock)),
             };
             match received {
@@ -281,8 +278,8 @@ impl<P: Correlate> Calls<P> {
                 }
                 Err(error @ (Error::TimedOut | Error::WouldBlock)) => {
                     self.reads = 0;
-                    if self.gone.is_some() {
-                        self.ended = self.gone;
+                    if let Some(gone) = self.gone() {
+                        self.ended = Some(gone);
                     } else if let Some(event) = self.overdue() {
                         return Ok(event);
                     } else if until.is_none_or(Deadline::has_passed) {
@@ -324,6 +321,11 @@ impl<P: Correlate> Calls<P> {
         due.map_or(Deadline::NEVER, Deadline::at)
     }
 
+    /// The peer is gone, says a send; what it had sent is still to be read.
+    fn gone(&self) -> Option<Error> {
+        self.channel.unsendable().filter(|error| matches!(error, Error::PeerGone { .. }))
+    }
+
     fn end_if_poisoned(&mut self) {
         if self.pending.is_poisoned() && self.ended.is_none() {
             self.ended = Some(self.channel.end_with(Misuse::CallGivenUp { wire: P::NAME }.into()));
@@ -334,7 +336,7 @@ impl<P: Correlate> Calls<P> {
     fn note(&mut self, error: Error) -> Result<(), Error> {
         self.ended = match error {
             // A send knew more of it.
-            Error::Closed => self.gone.or(Some(error)),
+            Error::Closed => self.gone().or(Some(error)),
             _ => self.channel.ended(),
         };
         if self.ended.is_some() { Ok(()) } else { Err(error) }

@@ -97,13 +97,16 @@ impl<P: Correlate> Calls<P> {
     /// # Errors
     /// As [`Channel::flush_by`](crate::Channel::flush_by).
     pub fn flush_by(&mut self, deadline: Deadline) -> Result<(), SendError> {
+        if matches!(P::FRAMING, Framing::PartPerDatagram) && self.channel.has_pending() {
+            self.take_in().map_err(|error| SendError::new(error, Vec::new()))?;
+        }
         self.channel.flush_by(deadline)
     }
 
     fn begin(&mut self, message: Owned, deadline: Deadline, wait: Wait) -> Result<CallId, SendError> {
         // Before anything else, so that the answer does not depend on the kernel's mood.
         if deadline.has_passed() {
-            let over = self.ended.or(self.gone);
+            let over = self.ended.or(self.gone());
             return Err(SendError::new(over.unwrap_or(Error::TimedOut), vec![message]));
         }
         let accepted = self.channel.limits().descriptors;
@@ -143,8 +146,12 @@ impl<P: Correlate> Calls<P> {
                     return Err(SendError::new(error, vec![message]));
                 }
             }
-            if let Some(error) = self.ended.or(self.gone) {
-                return Err(SendError::new(error, vec![message]));
+            if let Some(error) = self.ended.or(self.gone()) {
+                // Behind what a receive could not send, if nobody has it yet.
+                let mut messages =
+                    self.channel.check_alive().err().map_or_else(Vec::new, |dead| dead.messages);
+                messages.push(message);
+                return Err(SendError::new(error, messages));
             }
             let marked = match mark(&mut self.pending, &mut message) {
                 Ok(marked) => marked,
@@ -167,9 +174,6 @@ impl<P: Correlate> Calls<P> {
             if matches!((error, wait), (Error::WouldBlock, Wait::Until(_))) {
                 (message, read_first) = (ours, true);
                 continue;
-            }
-            if matches!(error, Error::PeerGone { .. }) {
-                self.gone = Some(error);
             }
             messages.push(ours);
             return Err(SendError { error, messages });

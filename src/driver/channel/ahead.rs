@@ -69,7 +69,14 @@ impl<P: Profile> Channel<P> {
     /// (net/unix/af_unix.c, unix_dgram_disconnected). Its pidfd does not tell in time: the socket
     /// is closed before the process has ended.
     pub(super) fn read_ahead(&mut self) {
-        if !matches!(P::FRAMING, Framing::PartPerDatagram) || self.socket.watched().is_none() {
+        if self.socket.watched().is_some() {
+            self.read_what_is_there();
+        }
+    }
+
+    /// The same, of any datagram peer: who receives and sends a rest meanwhile loses nothing by that.
+    pub(super) fn read_what_is_there(&mut self) {
+        if !matches!(P::FRAMING, Framing::PartPerDatagram) {
             return;
         }
         while self.ahead.has_room(self.receiver.limits()) {

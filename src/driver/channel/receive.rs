@@ -254,6 +254,9 @@ impl<P: Profile> Channel<P> {
         if let Some(lines) = &self.lines {
             return lines.help();
         }
+        if self.has_pending() {
+            self.read_what_is_there();
+        }
         match self.flush() {
             Ok(flushed) => {
                 // What a burst that was cut short had queued may all have left since (P4).
@@ -261,6 +264,9 @@ impl<P: Profile> Channel<P> {
                 matches!(flushed, Flush::Full)
             }
             Err(error) => {
+                // Of a dead peer a datagram socket says nothing but this.
+                let gone = matches!(error.error, Error::PeerGone { .. });
+                self.hung_up |= gone && matches!(P::FRAMING, Framing::PartPerDatagram);
                 self.stranded.extend(error.messages);
                 false
             }

@@ -239,6 +239,11 @@ impl<P: Profile> Channel<P> {
         Error::of_send(errno, message.descriptor_count())
     }
 
+    /// What ended this direction, where a send found it.
+    pub(in crate::driver) const fn unsendable(&self) -> Option<Error> {
+        self.dead
+    }
+
     /// Hands back what was stranded, if this direction is dead.
     pub(in crate::driver) fn check_alive(&mut self) -> Result<(), SendError> {
         let Some(error) = self.condemned.or(self.dead) else { return Ok(()) };
