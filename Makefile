@@ -91,7 +91,7 @@ check: ## formats, lints, docs, the core for wasm, import direction, rules, publ
 	.ci/protocol
 	.ci/crates
 	@if command -v python3 >/dev/null; then \
-	  RUSTC_BOOTSTRAP=1 cargo rustdoc --locked --lib --quiet -- -Zunstable-options --output-format json \
+	  RUSTC_BOOTSTRAP=1 cargo rustdoc --locked --lib --quiet --features $(FEATURES) -- -Zunstable-options --output-format json \
 	    && .ci/public-types $(CARGO_TARGET_DIR)/doc/fdpost.json; \
 	  else $(call skipped,types in public signatures (apt-get install python3)); fi
 	cargo run --locked --quiet --example states | diff - docs/states.svg || { echo "docs/states.svg is not the table: make states"; exit 1; }
