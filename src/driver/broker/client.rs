@@ -179,7 +179,8 @@ impl BrokerClient {
     }
 
     /// The next client if one was handed over. For event loops: the broker's socket is readable
-    /// then; call until there is none.
+    /// then; call until there is none. So also behind a call that waited for an answer: it has taken
+    /// in what was handed over meanwhile, and the socket is silent about that.
     ///
     /// # Errors
     /// As [`accept_by`](Self::accept_by), without [`Error::TimedOut`].
