@@ -84,6 +84,8 @@ pub struct Broker {
     watch: Watch,
     /// This process had no descriptor for who wants to connect, and tries again then.
     accept_again: Option<Instant>,
+    /// There was no memory to read what these have to say; the first in line first.
+    paused: VecDeque<(Instant, Id)>,
     epoch: Instant,
     reaper: Option<Grave>,
     rule: Option<Box<Rule>>,
@@ -134,6 +136,7 @@ impl Broker {
             ready: VecDeque::new(),
             watch,
             accept_again: None,
+            paused: VecDeque::new(),
             epoch: Instant::now(),
             reaper: None,
             rule: None,
@@ -214,8 +217,10 @@ impl Broker {
             return Deadline::at(self.epoch);
         }
         let unread = self.registry.deadline().and_then(|at| self.epoch.checked_add(at));
-        let [unread, accept] = [unread, self.accept_again].map(|at| at.map_or(Deadline::NEVER, Deadline::at));
-        unread.min(accept)
+        let paused = self.paused.front().map(|(at, _)| *at);
+        let [unread, accept, paused] =
+            [unread, self.accept_again, paused].map(|at| at.map_or(Deadline::NEVER, Deadline::at));
+        unread.min(accept).min(paused)
     }
 
     fn tell(&mut self, event: &BrokerEvent) {

@@ -324,8 +324,8 @@ impl<P: Profile> Listener<P> {
     }
 }
 
-/// Nothing to do with the connection: it can be accepted later.
-const fn is_shortage(errno: Errno) -> bool {
+/// Nothing to do with the connection: it can be accepted, or read, later.
+pub(in crate::driver) const fn is_shortage(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
 }
 

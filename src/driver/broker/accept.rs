@@ -18,8 +18,8 @@ use crate::profile::Packet;
 /// Connections of one turn: those who are here already wait no longer than that.
 const ACCEPTS: usize = 16;
 
-/// Between two tries to accept where this process has no descriptor left: the listener is
-/// "readable" all the while.
+/// Between two tries to accept where this process has no descriptor left, or to read where there is
+/// no memory: the socket is "readable" all the while.
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Broker {
@@ -45,10 +45,36 @@ impl Broker {
         Ok(())
     }
 
-    /// After a pause the listener is watched again.
+    /// There is no memory to read what a line has to say: it is not the party's fault, and its names
+    /// are not lost for it.
+    pub(super) fn pause(&mut self, id: Id) {
+        // A hang-up is reported during a pause too.
+        if self.paused.iter().any(|(_, paused)| *paused == id) {
+            return;
+        }
+        let Some(line) = self.lines.get(&id) else { return };
+        match (
+            self.watch.change(&line.channel, Token::Line(id), Interest::Nothing),
+            Instant::now().checked_add(PAUSE),
+        ) {
+            (Ok(()), Some(at)) => self.paused.push_back((at, id)),
+            (Ok(()), None) => {}
+            (Err(error), _) => self.close(id, Departure::Failed(error)),
+        }
+    }
+
+    /// After a pause the listener, and who was not read, are watched again.
     pub(super) fn resume(&mut self) -> Result<(), Error> {
         if self.accept_again.take_if(|at| Instant::now() >= *at).is_some() {
             self.watch.change(&self.listener, Token::Listener, Interest::Reading)?;
+        }
+        while self.paused.front().is_some_and(|(at, _)| Instant::now() >= *at) {
+            let Some((_, id)) = self.paused.pop_front() else { break };
+            // Who has no room is watched for that already.
+            let Some(line) = self.lines.get(&id).filter(|line| !line.full) else { continue };
+            if let Err(error) = self.watch.change(&line.channel, Token::Line(id), Interest::Reading) {
+                self.close(id, Departure::Failed(error));
+            }
         }
         Ok(())
     }

@@ -1,0 +1,61 @@
+//! A broker whose kernel has no memory for a while: it is no party's fault.
+
+#[path = "support/kinds.rs"]
+mod kinds;
+#[path = "support/seccomp.rs"]
+mod seccomp;
+mod support;
+#[path = "support/broker.rs"]
+mod support_broker;
+
+use std::thread;
+use std::time::Duration;
+
+use fdpost::broker::{Answer, Audience, Quotas};
+use fdpost::{BrokerEvent, Deadline, Packet, Refusal, Stream};
+use nix::errno::Errno;
+use nix::libc;
+use support::Ledger;
+use support_broker::{Turned, ask, register};
+
+/// So long nothing can be read: several of the broker's tries.
+const SHORT: Duration = Duration::from_millis(100);
+
+#[test] // P4, P5; case 46
+fn a_party_that_cannot_be_read_for_want_of_memory_stays() {
+    let ledger = Ledger::open();
+    let mut turned = Turned::new(Quotas::new());
+    let (mut service, _) = turned.connected();
+    let registration = register::<Packet>("pictures", 0, Audience::SameUser);
+    assert_eq!(turned.answer(&mut service, &registration, true), Answer::Done);
+    // More is to be read, and cannot be.
+    service.send(register::<Packet>("sounds", 0, Audience::SameUser).message(2, true)).unwrap();
+    let broker = &mut turned.broker;
+    let filtered = thread::scope(|scope| {
+        let starved = scope.spawn(move || {
+            seccomp::filter(libc::SYS_recvmsg, None, seccomp::Fate::Fails(Errno::ENOMEM))?;
+            let until = Deadline::after(SHORT);
+            let mut turns = 0;
+            while !until.has_passed() {
+                broker.turn(until).unwrap();
+                turns += 1;
+            }
+            Ok::<_, std::io::Error>(turns)
+        });
+        starved.join().unwrap()
+    });
+    match filtered {
+        Err(error) => eprintln!("skipped: seccomp(2) is forbidden here: {error}"),
+        Ok(turns) => assert!(turns < 50, "the broker tried {turns} times, and paused never"),
+    }
+    let left = |event| matches!(event, BrokerEvent::Left { .. });
+    assert!(!turned.events.try_iter().any(left), "the service was let go");
+    // Once there is memory, what it said is heard, and its first name is still its own.
+    let answered = turned.until(&mut service);
+    assert_eq!(support_broker::decode(&answered), Answer::Done);
+    let (mut client, _) = turned.connected();
+    let refused = turned.answer(&mut client, &ask::<Stream>("pictures", 0), true);
+    assert!(matches!(refused, Answer::Refused(Refusal::WireMismatch(_))), "{refused:?}");
+    drop((service, client, turned));
+    ledger.close();
+}
