@@ -21,7 +21,7 @@ T ?= receiver
 skipped = echo "skipped: $(1)"
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress tsan fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
+.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress tsan faults fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,10 @@ loom-mutants: ## show each model a planted defect of the real code
 
 stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten with a descriptor
 	cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000}
+
+faults: ## each system call fails, at every time and with every error: over pairs, calls, a broker, and real programs
+	cargo build --locked --quiet --features cli --bin fdpost --example broker --example faults
+	$(CARGO_TARGET_DIR)/debug/examples/faults $(SCENARIO)
 
 bench: ## fdpost and its peers side by side: target/bench/report.json, report.md (GOALS="--goal 3 --goal 4" for some)
 	cargo run --locked --release --quiet --manifest-path benches/Cargo.toml -- $(GOALS)
