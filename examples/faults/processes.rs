@@ -54,7 +54,9 @@ pub(crate) fn all() -> u32 {
         for (call, errors) in CALLS_AND_ERRORS {
             let mut tally = [0_u32; 3];
             let mut reached = 0;
-            for errno in errors {
+            // A program takes a hundred times as long as a case: the mildest error, and the worst.
+            let chosen = errors.iter().enumerate().filter(|(at, _)| [0, errors.len() - 1].contains(at));
+            for (_, errno) in chosen {
                 for number in 1.. {
                     let mut command = Command::new("strace");
                     let log = std::env::temp_dir().join(format!("fdpost-faults-{}", std::process::id()));
