@@ -25,6 +25,7 @@ fn main() {
     calls(&corpus.join("calls"));
     control(&corpus.join("control"));
     sender(&corpus.join("sender"));
+    conversation(&corpus.join("conversation"));
     broker(&corpus.join("broker"));
     let vectors = fs::read_to_string(root.join("tests/vectors/send_fd.json")).expect("the vectors");
     send_fd(&corpus.join("send_fd"), &serde_json::from_str(&vectors).expect("the vectors are JSON"));
@@ -183,6 +184,44 @@ fn sender(directory: &Path) {
             write(directory, &format!("{name}-fail-{fail:02}-late"), &late);
         }
     }
+}
+
+/// Plans by hand, for each wire: both sides say something, the kernel does its part.
+fn conversation(directory: &Path) {
+    let say = |side: u8, size: u8, count: u8| vec![side, size, 0, count, 255, 0, 11, 0];
+    let burst = |side: u8, count: u8, fates: u8| vec![80 + side, count, 9, 0, 1, 255, 0, 11, 0, fates, fates];
+    let send = |side: u8, how: u8, more: u8| vec![104 + side, how, more];
+    let fail = |side: u8, failure: u8| vec![168 + side, failure];
+    let (recall, read) = (|side: u8| vec![188 + side], |side: u8| vec![194 + side, 0]);
+    let (lose, wait) = (|side: u8| vec![236 + side, 1], |high: u8| vec![240, 0, high]);
+    let (close, leave) = (|side: u8| vec![250 + side], |side: u8| vec![252 + side]);
+    for wire in 0..4 {
+        let name = ["libcamera", "packet", "stream", "vhost-user"][usize::from(wire)];
+        let plans = [
+            (
+                "answer",
+                vec![say(0, 9, 2), send(0, 255, 255), read(1), say(1, 5, 1), send(1, 255, 255), read(0)],
+            ),
+            ("cut", vec![say(0, 90, 2), send(0, 6, 0), read(1), send(0, 20, 0), read(1), fail(0, 0)]),
+            ("packed", vec![say(0, 9, 1), say(0, 8, 0), say(0, 7, 2), send(0, 255, 255), read(1)]),
+            ("packed-refused", vec![say(0, 9, 1), say(0, 8, 0), send(0, 255, 255), fail(0, 2), fail(0, 2)]),
+            ("burst", vec![burst(0, 69, 0), read(1), burst(1, 40, 255), read(0)]),
+            ("pressure", vec![say(0, 9, 1), fail(0, 1), wait(1), send(0, 0, 0), fail(0, 1), recall(0)]),
+            ("refused-late", vec![say(0, 9, 1), send(0, 2, 0), fail(0, 2), read(1)]),
+            ("lost", vec![say(0, 9, 3), lose(1), send(0, 255, 255), read(1), say(1, 1, 1)]),
+            ("close", vec![say(0, 9, 3), send(0, 2, 0), close(0), read(1), say(1, 1, 1), send(1, 255, 255)]),
+            ("leave", vec![say(0, 9, 3), send(0, 2, 0), leave(1), send(0, 2, 0), say(0, 1, 1)]),
+            ("late", vec![say(0, 9, 3), send(0, 2, 0), read(1), wait(20), read(1), say(1, 1, 1)]),
+            ("too-large", vec![say(0, 9, 3), vec![0, 16, 248, 0, 255, 0, 1, 0], send(0, 255, 255), read(1)]),
+            ("too-many", vec![say(0, 9, 3), say(0, 9, 255), send(0, 255, 255), send(0, 255, 255), read(1)]),
+        ];
+        for (plan, ops) in plans {
+            let head = [wire, 4, 4, 0, 16, 0, 10, 0, 16, 0, 7];
+            write(directory, &format!("{name}-{plan}"), &[&head[..], &ops.concat()].concat());
+        }
+    }
+    let most = [&[1, 0, 253, 0, 16, 0, 10, 0, 16, 0, 0][..], &say(0, 9, 252), &send(0, 255, 255)].concat();
+    write(directory, "packet-253", &most);
 }
 
 /// Each request and each answer, as messages.

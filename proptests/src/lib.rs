@@ -4,13 +4,15 @@
 //! - [`script`]: a conversation as a list of steps, and [`peer`]: what it puts on the wire
 //! - [`kernel`]: what recvmsg(2) makes of that, and [`record`]: what a receiver does with it
 //! - [`model`]: what `docs/PROTOCOL.md` says about it, slow and obvious
-//! - [`oracle`], [`sender`], [`control`], [`send_fd`], [`broker`], [`calls`]: what must hold
+//! - [`oracle`], [`sender`], [`control`], [`send_fd`], [`broker`], [`calls`], [`conversation`]: what
+//!   must hold
 //!
 //! An oracle panics where a promise is broken, so that it serves a test and a fuzz target alike.
 
 pub mod broker;
 pub mod calls;
 pub mod control;
+pub mod conversation;
 pub mod model;
 pub mod oracle;
 pub mod send_fd;

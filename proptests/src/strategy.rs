@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use crate::broker;
 use crate::control;
+use crate::conversation;
 use crate::log::Wire;
 use crate::peer::SLOWLY;
 use crate::script::{Script, Spec, Step};
@@ -94,6 +95,43 @@ pub fn plans(wire: Wire) -> impl Strategy<Value = Plan> {
         1 => Just(Op::Recall),
     ];
     vec(op, 0..40).prop_map(move |ops| Plan { wire: wire as u8, ops })
+}
+
+/// Conversations of two on one wire: long and mostly honest, with a kernel in the way.
+pub fn conversations(wire: Wire) -> impl Strategy<Value = conversation::Plan> {
+    use conversation::{Op, Plan};
+    let one = || 0..2_u8;
+    let specs = || spec(wire).prop_map(|spec| Spec { corruption: 255, ..spec });
+    let op = prop_oneof![
+        60 => (one(), specs()).prop_map(|(side, spec)| Op::Say { side, spec }),
+        12 => (one(), any::<u8>(), specs(), any::<u16>())
+            .prop_map(|(side, count, spec, fates)| Op::Burst { side, count, spec, fates }),
+        60 => (one(), any::<u16>()).prop_map(|(side, how)| Op::Send { side, how }),
+        10 => (one(), prop_oneof![4 => 0..2_u8, 1 => Just(2)])
+            .prop_map(|(side, failure)| Op::Fail { side, failure }),
+        3 => one().prop_map(|side| Op::Recall { side }),
+        40 => (one(), 0..6_u8).prop_map(|(side, times)| Op::Read { side, times }),
+        1 => (one(), any::<u8>()).prop_map(|(side, count)| Op::Lose { side, count }),
+        10 => prop_oneof![4 => 0..80_u16, 1 => any::<u16>()].prop_map(|milliseconds| Op::Wait { milliseconds }),
+        1 => (one(), any::<bool>()).prop_map(|(side, half)| Op::Close { side, half }),
+    ];
+    let payload = prop_oneof![1 => Just(0_u16), 4 => 1..5000_u16, 1 => Just(u16::MAX)];
+    let descriptors = prop_oneof![1 => Just(0_u8), 6 => 1..20_u8, 1 => Just(253)];
+    let timeout = prop_oneof![1 => 0..50_u16, 6 => 20_000..=u16::MAX];
+    let capacity = prop_oneof![3 => 0..3000_u16, 1 => any::<u16>()];
+    let cuts = prop_oneof![Just([0_u8, 0]), any::<[u8; 2]>(), (1..8_u8, 1..40_u8).prop_map(|(a, b)| [a, b])];
+    (0..20_u8, descriptors, payload, timeout, capacity, cuts, vec(op, 0..64)).prop_map(
+        move |(batch, descriptors, payload, timeout_ms, capacity, cuts, ops)| Plan {
+            wire: wire as u8,
+            batch,
+            descriptors,
+            payload,
+            timeout_ms,
+            capacity,
+            cuts,
+            ops,
+        },
+    )
 }
 
 /// Control messages, whole or damaged.

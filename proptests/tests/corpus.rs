@@ -1,6 +1,6 @@
 //! What the fuzz targets start from and what they ever found, replayed by an ordinary test.
 
-use fdpost_proptests::{broker, calls, control, oracle, send_fd, sender, transcript};
+use fdpost_proptests::{broker, calls, control, conversation, oracle, send_fd, sender, transcript};
 use std::fs;
 use std::path::Path;
 
@@ -24,6 +24,11 @@ fn calls_corpus() {
 #[test] // P2, P8
 fn control_corpus() {
     replay("control", 25, control::check_bytes);
+}
+
+#[test] // P1, P2, P3, P5, P6, P8
+fn conversation_corpus() {
+    replay("conversation", 50, conversation::check_bytes);
 }
 
 #[test] // P1, P2, P3, P4, P5, P8
