@@ -16,12 +16,13 @@ MSRV := 1.85.0
 # All that a user may ask for.
 FEATURES := cli,arbitrary,tokio
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
-FUZZ_SECONDS ?= 20
+FUZZ_SECONDS ?= 18
 T ?= receiver
+dictionary = $(addprefix -dict=,$(wildcard fuzz/dictionaries/$(1).dict))
 skipped = echo "skipped: $(1)"
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress tsan faults fuzz fuzz-smoke nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
+.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress tsan faults fuzz fuzz-smoke fuzz-planted fuzz-seeds fuzz-coverage oss-fuzz nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -119,12 +120,29 @@ test-i686: ## the root package's tests as 32-bit programs
 
 # Not the shell's: there SECONDS is how long it has run.
 fuzz: ## fuzz target T for SECONDS (default 60): make fuzz T=control SECONDS=600
-	RUSTC_BOOTSTRAP=1 cargo fuzz run $(T) -- -max_total_time=$(or $(SECONDS),60)
+	RUSTC_BOOTSTRAP=1 cargo fuzz run $(T) -- -max_total_time=$(or $(SECONDS),60) $(call dictionary,$(T))
 
-fuzz-smoke: ## every fuzz target for FUZZ_SECONDS (20)
+fuzz-smoke: ## every fuzz target for FUZZ_SECONDS (18)
 	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
 	else for target in $(FUZZ_TARGETS); do \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target $$(mktemp -d) fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS); done; fi
+
+fuzz-planted: ## how long each of ten bugs that others had takes to find: median of RUNS (1), at most LIMIT (60) seconds
+	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
+	else fuzz/planted.sh $(PLANTED); fi
+
+fuzz-seeds: ## write the corpora again, from the vectors
+	cargo run --locked --quiet --manifest-path proptests/Cargo.toml --example seeds
+
+fuzz-coverage: ## lines of src that each target's corpus reaches, after FUZZ_SECONDS (18) more (T=one for one)
+	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
+	elif ! compgen -G "$$(rustc --print sysroot)/lib/rustlib/*/bin/llvm-cov" >/dev/null; then \
+	  $(call skipped,coverage of the fuzz targets: no llvm-cov of this rustc (rustup component add llvm-tools)); \
+	else FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/coverage.sh $(if $(filter command line,$(origin T)),$(T),$(FUZZ_TARGETS)); fi
+
+oss-fuzz: ## run OSS-Fuzz's build script against a local $$OUT, and each program that it makes
+	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
+	else fuzz/oss-fuzz/test.sh; fi
 
 nopanic: ## prove at link time that the decoders cannot panic, and that the proof can fail
 	cargo build --locked --release --manifest-path tests/nopanic/Cargo.toml
