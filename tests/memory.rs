@@ -5,7 +5,7 @@ mod driver;
 mod support;
 
 use driver::{Wire, after, ends, message, soon, twin};
-use fdpost::machine::Receiver;
+use fdpost::machine::{Hunk, Receiver};
 use fdpost::{Channel, Error, Libcamera, Limits, Message, Packet, Profile, Sent, Stream};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -283,14 +283,21 @@ fn a_reused_message_costs_no_allocation() {
     }
 }
 
+/// Fills a hunk as recvmsg(2) would with a vector for what may be stored apart.
+fn bring(hunk: &mut Hunk<OwnedFd>, read: &[u8]) {
+    let (apart, rest) = read.split_at(hunk.head_room());
+    hunk.set_head(apart);
+    hunk.fill(rest, []);
+}
+
 /// The core alone, with hunks refilled as the kernel would.
-fn core<P: Profile>(reads: &[&[u8]], bytes: usize) {
+fn core<P: Profile>(limits: Limits, reads: &[&[u8]], bytes: usize) {
     for batch in [1, 4] {
-        let mut receiver = Receiver::<P, OwnedFd>::new(Limits::new()).unwrap().batch(batch);
+        let mut receiver = Receiver::<P, OwnedFd>::new(limits).unwrap().batch(batch);
         let mut reused = fdpost::message::Message::default();
         let mut round = |receiver: &mut Receiver<P, OwnedFd>| {
             for read in reads {
-                receiver.windows().unwrap().unwrap()[0].fill(read, []);
+                bring(&mut receiver.windows().unwrap().unwrap()[0], read);
                 receiver.handle(std::time::Duration::ZERO, 1);
                 while receiver.poll_into(&mut reused).unwrap() {
                     assert_eq!(reused.payload().len(), bytes);
@@ -305,8 +312,37 @@ fn core<P: Profile>(reads: &[&[u8]], bytes: usize) {
 
 #[test] // P4
 fn the_core_alone_costs_no_allocation() {
-    core::<Libcamera>(&[&libcamera_header(600, 0), &[1; 600]], 600);
+    core::<Libcamera>(Limits::new(), &[&libcamera_header(600, 0), &[1; 600]], 600);
     let frame = [&packet_header(600, 0)[..], &[1; 600]].concat();
-    core::<Packet>(&[&frame], 600);
-    core::<Packet>(&[&frame.repeat(64)], 600);
+    core::<Packet>(Limits::new(), &[&frame], 600);
+    core::<Packet>(Limits::new(), &[&frame.repeat(64)], 600);
+}
+
+#[test] // P4
+fn a_packet_that_is_mostly_payload_becomes_it() {
+    let mut receiver = Receiver::<Packet, OwnedFd>::new(Limits::new()).unwrap();
+    let mut reused = fdpost::message::Message::default();
+    // The first tells that large ones come; the others need no buffer beside the window.
+    let sizes = [65_536, 40_000, 65_536, 32_777, 65_536];
+    for (number, bytes) in sizes.into_iter().enumerate() {
+        let hunk = &mut receiver.windows().unwrap().unwrap()[0];
+        assert_eq!(hunk.head_room(), if number == 0 { 0 } else { 16 });
+        let read = [&packet_header(bytes as u32, 0)[..], &vec![number as u8; bytes]].concat();
+        bring(hunk, &read);
+        let window = hunk.buffer().as_ptr();
+        receiver.handle(std::time::Duration::ZERO, 1);
+        assert!(receiver.poll_into(&mut reused).unwrap());
+        assert_eq!(reused.payload(), vec![number as u8; bytes]);
+        assert_eq!(reused.payload().as_ptr() == window, number > 0, "{bytes} bytes");
+        assert!(receiver.poll().unwrap().is_none());
+        assert!(receiver.held().bytes < 70_000, "{:?} beside the message's own", receiver.held());
+    }
+}
+
+#[test] // P4
+fn large_packets_cost_no_allocation() {
+    for (limit, bytes) in [(65_536, 65_536), (40_000, 39_000), (65_536, 32_777), (32_769, 32_769)] {
+        let frame = [&packet_header(bytes, 0)[..], &vec![1; bytes as usize]].concat();
+        core::<Packet>(Limits::new().payload(limit), &[&frame], bytes as usize);
+    }
 }

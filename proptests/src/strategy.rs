@@ -21,6 +21,8 @@ pub fn scripts(wire: Wire) -> impl Strategy<Value = Script> {
         Just(4095),
         Just(4096),
         4097..9000_u32,
+        // About half of a packet's window, which is one of 65,536 bytes or a little more.
+        32_750..32_800_u32,
         Just(65_520),
         65_530..140_000_u32
     ];
@@ -66,7 +68,9 @@ fn steps(wire: Wire) -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn spec(wire: Wire) -> impl Strategy<Value = Spec> {
-    let size = prop_oneof![40 => 0..100_u16, 4 => 0xf000..0xf800_u16, 1 => 0xf800..=u16::MAX];
+    // About as large as a message may be; on packets several in a row, for the buffers they leave.
+    let large = if wire == Wire::Packet { 8 } else { 1 };
+    let size = prop_oneof![40 => 0..100_u16, 4 => 0xf000..0xf800_u16, large => 0xf800..=u16::MAX];
     let count = prop_oneof![30 => 0..4_u8, 10 => 0..20_u8, 1 => 250..=255_u8];
     let corruption = prop_oneof![30 => Just(255_u8), 2 => Just(SLOWLY), 1 => 0..16_u8];
     // Where a message is several sends, one in their place is a rule broken.

@@ -172,11 +172,11 @@ impl<P: Profile, F> Assembly<P, F> {
 
     /// Hands the message out and begins anew, with the memory that `message` brought.
     #[inline]
-    pub(super) fn deliver(&mut self, message: &mut Message<F>, limits: &Limits) {
+    pub(super) fn deliver(&mut self, message: &mut Message<F>, limits: &Limits, most: usize) {
         message.head = P::head(&self.declared);
         mem::swap(&mut message.payload, &mut self.payload);
         mem::swap(&mut message.descriptors, &mut self.descriptors);
-        bound(&mut self.payload, (limits.payload as usize).max(KEEP));
+        bound(&mut self.payload, most);
         bound(&mut self.descriptors, usize::from(limits.descriptors));
         self.part = self.first;
         self.gathered = 0;

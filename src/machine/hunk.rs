@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use crate::error::{Exhausted, Malformed, Violation};
+use crate::profile::FRAME_MAX;
 use crate::wire::control::Credentials;
 
 /// Descriptors that may come beyond the room offered: into the room of control messages that the
@@ -19,6 +20,10 @@ pub struct Hunk<F> {
     /// `bytes` up to here were there before this read (a payload gathered in place).
     pub(super) from: usize,
     pub(super) room: usize,
+    /// Where the first bytes may go apart, and how many did.
+    head_room: usize,
+    pub(super) head: [u8; FRAME_MAX],
+    pub(super) head_stored: usize,
     /// Bytes that the kernel had, which is more than were stored if it cut them.
     pub(super) length: usize,
     pub(super) descriptors: Vec<F>,
@@ -38,6 +43,9 @@ impl<F> Hunk<F> {
             bytes: Vec::new(),
             from: 0,
             room: 0,
+            head_room: 0,
+            head: [0; FRAME_MAX],
+            head_stored: 0,
             length: 0,
             descriptors: Vec::new(),
             descriptor_room: 0,
@@ -63,6 +71,28 @@ impl<F> Hunk<F> {
     /// Bytes that a read may store: never more, whatever the buffer's capacity.
     pub const fn room(&self) -> usize {
         self.room
+    }
+
+    /// The first so many bytes may be stored apart, by [`set_head`](Self::set_head); 0 = they may
+    /// not. The room for the others is less by as many.
+    pub const fn head_room(&self) -> usize {
+        self.head_room
+    }
+
+    /// What was read first, up to [`head_room`](Self::head_room) bytes of it, does not stand in the
+    /// buffer but here: a payload behind it can be taken over with its buffer. Before
+    /// [`fill`](Self::fill), which brings the others.
+    pub fn set_head(&mut self, bytes: &[u8]) {
+        let stored = bytes.len().min(self.head_room);
+        if let (Some(place), Some(bytes)) = (self.head.get_mut(..stored), bytes.get(..stored)) {
+            place.copy_from_slice(bytes);
+            self.head_stored = stored;
+        }
+    }
+
+    /// The next read may store its first `bytes` apart.
+    pub(super) fn offer_head(&mut self, bytes: usize) {
+        self.head_room = bytes.min(self.head.len()).min(self.room);
     }
 
     /// Descriptors to offer the kernel room for: one more than may come, so that one too many is
@@ -120,7 +150,7 @@ impl<F> Hunk<F> {
         self.end = true;
     }
 
-    /// The bytes that this read stored.
+    /// The bytes that this read stored, but for those that were stored apart.
     pub fn stored_bytes(&self) -> &[u8] {
         self.bytes.get(self.from..).unwrap_or_default()
     }
@@ -171,9 +201,10 @@ impl<F> Hunk<F> {
     /// descriptors to the room offered and notes it. For drivers that receive by other means and
     /// for tests; on a stream, hand in no more than [`room`](Self::room) bytes.
     pub fn fill(&mut self, bytes: &[u8], descriptors: impl IntoIterator<Item = F>) {
-        let stored = bytes.get(..self.room.min(bytes.len())).unwrap_or_default();
+        let room = self.room.saturating_sub(self.head_stored);
+        let stored = bytes.get(..room.min(bytes.len())).unwrap_or_default();
         self.bytes.extend_from_slice(stored);
-        self.length = bytes.len();
+        self.length = self.head_stored.saturating_add(bytes.len());
         for descriptor in descriptors {
             if self.descriptors.len() < self.descriptor_room {
                 self.adopt(descriptor);
@@ -198,6 +229,34 @@ impl<F> Hunk<F> {
         }
     }
 
+    /// Makes the buffer the payload's own. The hunk is used up then.
+    pub(super) fn hand_over(&mut self, payload: &mut Vec<u8>) {
+        mem::swap(&mut self.bytes, payload);
+        self.bytes.clear();
+        (self.from, self.length, self.head_stored) = (0, 0, 0);
+    }
+
+    /// Puts what was stored apart where it would have been otherwise; there is room for it.
+    #[cold]
+    pub(crate) fn join(&mut self) {
+        let head = self.head.get(..self.head_stored).unwrap_or_default();
+        self.bytes.extend_from_slice(head);
+        let read = self.bytes.get_mut(self.from..).unwrap_or_default();
+        if self.head_stored <= read.len() {
+            read.rotate_right(self.head_stored);
+        }
+        self.head_stored = 0;
+    }
+
+    /// Takes the payload's buffer, which is empty, where that is the larger one: a message that is
+    /// used again brought it in place of the one that became its payload.
+    pub(super) fn exchange(&mut self, payload: &mut Vec<u8>) {
+        if self.bytes.capacity() < payload.capacity() && payload.is_empty() {
+            self.bytes.clear();
+            mem::swap(&mut self.bytes, payload);
+        }
+    }
+
     /// Makes it ready for a read of this much room. Fails before anything is lent.
     pub(super) fn prepare(&mut self, room: usize, descriptor_room: usize) -> Result<(), Exhausted> {
         if !self.in_place {
@@ -205,6 +264,7 @@ impl<F> Hunk<F> {
         }
         self.from = self.bytes.len();
         self.room = room;
+        (self.head_room, self.head_stored) = (0, 0);
         self.length = 0;
         self.descriptors.clear();
         self.control_cut = false;
@@ -220,13 +280,17 @@ impl<F> Hunk<F> {
 
     /// Believes no more than what was offered.
     pub(super) fn settle(&mut self) {
-        self.bytes.truncate(self.from.saturating_add(self.room));
+        self.bytes.truncate(self.from.saturating_add(self.room).saturating_sub(self.head_stored));
         self.length = self.length.max(self.stored());
+        // Only all of the first header may stand apart from what follows.
+        if self.head_stored < self.head_room {
+            self.join();
+        }
     }
 
     /// Bytes that this read stored.
     pub(super) fn stored(&self) -> usize {
-        self.bytes.len().saturating_sub(self.from)
+        self.bytes.len().saturating_sub(self.from).saturating_add(self.head_stored)
     }
 
     /// Bytes were cut (MSG_TRUNC).
@@ -237,6 +301,16 @@ impl<F> Hunk<F> {
     /// The read brought nothing at all: the end, where the framing has one.
     pub fn is_void(&self) -> bool {
         self.length == 0 && self.descriptors.is_empty() && !self.control_cut
+    }
+}
+
+/// What a hunk holds from `offset` on, as far as that lies in one piece: what was stored apart, then
+/// its buffer.
+#[inline]
+pub(super) fn rest<'a>(apart: &'a [u8], bytes: &'a [u8], offset: usize) -> &'a [u8] {
+    match offset.checked_sub(apart.len()) {
+        Some(offset) => bytes.get(offset..).unwrap_or_default(),
+        None => apart.get(offset..).unwrap_or_default(),
     }
 }
 

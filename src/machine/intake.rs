@@ -4,7 +4,7 @@
 //! breaks several rules gets the same answer however it was cut.
 
 use super::assembly::{Assembly, count32};
-use super::hunk::Hunk;
+use super::hunk::{self, Hunk};
 use super::table::Input;
 use crate::error::{Exhausted, Fault, Violation};
 use crate::limits::Limits;
@@ -27,7 +27,7 @@ pub(super) struct Position {
 impl Position {
     /// Whether all of `hunk` was looked at, and its end will show nothing wrong.
     pub(super) fn is_at_the_end<P: Profile, F>(&self, hunk: &Hunk<F>) -> bool {
-        let looked_at = self.offset >= hunk.bytes.len();
+        let looked_at = self.offset >= hunk.bytes.len().saturating_add(hunk.head_stored);
         self.entered
             && match P::FRAMING {
                 Framing::PartPerDatagram => looked_at,
@@ -139,7 +139,8 @@ fn packet<P: Profile, F>(
     limits: &Limits,
     caps: PacketCaps,
 ) -> Result<Step, Fault> {
-    let rest = hunk.bytes.get(at.offset..).unwrap_or_default();
+    let apart = hunk.head.get(..hunk.head_stored).unwrap_or_default();
+    let rest = hunk::rest(apart, &hunk.bytes, at.offset);
     let begins = assembly.is_untouched();
     if begins {
         if rest.is_empty() && !hunk.cut() {
@@ -161,10 +162,17 @@ fn packet<P: Profile, F>(
     };
     let count = claim(hunk, at, assembly.part.grant, caps)?;
     assembly.reserve_descriptors(count)?;
-    let frame = Some(bytes).filter(|bytes| assembly.is_whole_frame(bytes));
-    if frame.is_none() {
-        assembly.gather(bytes)?;
-    }
+    let frame = if is_most_of(hunk, needed, assembly) {
+        hunk.hand_over(&mut assembly.payload);
+        assembly.count(needed);
+        None
+    } else {
+        let frame = Some(bytes).filter(|bytes| assembly.is_whole_frame(bytes));
+        if frame.is_none() {
+            assembly.gather(bytes)?;
+        }
+        frame
+    };
     if count > 0 {
         assembly.descriptors.extend(hunk.descriptors.drain(..count).map(Some));
         at.claimed = at.claimed.saturating_add(count32(count));
@@ -172,6 +180,18 @@ fn packet<P: Profile, F>(
     at.offset = at.offset.saturating_add(needed);
     at.messages = at.messages.saturating_add(u32::from(begins));
     complete(assembly, frame, limits)
+}
+
+/// Whether the payload is all that the buffer has, and fills more than half of it: then the buffer
+/// becomes the payload's, which is not copied, nor does a small payload keep a large buffer.
+#[inline]
+fn is_most_of<P: Profile, F>(hunk: &Hunk<F>, needed: usize, assembly: &Assembly<P, F>) -> bool {
+    hunk.head_stored > 0
+        && needed == hunk.bytes.len()
+        && !hunk.cut()
+        && needed > hunk.bytes.capacity() / 2
+        && assembly.part.role == Role::Payload
+        && assembly.payload.is_empty()
 }
 
 /// A second or later message begins: the caps on packets of several.

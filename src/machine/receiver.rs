@@ -275,7 +275,7 @@ impl<P: Profile, F> Receiver<P, F> {
 
     #[inline]
     fn deliver(&mut self, message: &mut Message<F>) {
-        self.assembly.deliver(message, &self.limits);
+        self.assembly.deliver(message, &self.limits, Self::payload_most(&self.limits));
         self.last = message.payload.len();
         let Received { messages, bytes, descriptors } = self.received;
         self.received = Received {

@@ -192,7 +192,10 @@ impl<P: Profile> Channel<P> {
         let timeless = matches!(P::FRAMING, Framing::MessagesPerPacket(_)) && self.observer.is_none();
         let now = if timeless { Duration::ZERO } else { self.epoch.elapsed() };
         if let Some(observer) = &mut self.observer {
-            self.receiver.lent().iter().take(filled).for_each(|hunk| observer(self.epoch + now, Some(hunk)));
+            for hunk in self.receiver.lent().iter_mut().take(filled) {
+                hunk.join();
+                observer(self.epoch + now, Some(hunk));
+            }
         }
         self.receiver.handle(now, filled);
     }

@@ -10,7 +10,7 @@ use nix::libc;
 use super::{BATCH, Scratch, raised, retry};
 use crate::error::Malformed;
 use crate::machine::Hunk;
-use crate::profile::Framing;
+use crate::profile::{FRAME_MAX, Framing};
 use crate::wire::control::{self, Item, Layout};
 
 /// Never waits; descriptors arrive close-on-exec.
@@ -75,14 +75,25 @@ fn one(
 ) -> Result<usize, Errno> {
     let words = scratch.prepare(1, extras.room(hunk.descriptor_room()))?;
     let slot = scratch.control.get_mut(..words).unwrap_or_default();
-    let mut vector = NO_VECTOR;
+    let mut vectors = [NO_VECTOR; 2];
+    let [apart, vector] = &mut vectors;
     // SAFETY: all zeros is a valid `msghdr`: null pointers with lengths of 0.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
-    aim(&mut header, &mut vector, slot, extras, hunk);
-    // SAFETY: the header points to spare capacity of the hunk and to the scratch buffer, both of
-    // at least the lengths given, both alive and not otherwise borrowed during the call.
+    aim(&mut header, vector, slot, extras, hunk);
+    let mut head = [0_u8; FRAME_MAX];
+    let head_room = hunk.head_room().min(head.len());
+    if head_room > 0 {
+        vector.iov_len = vector.iov_len.saturating_sub(head_room);
+        *apart = libc::iovec { iov_base: head.as_mut_ptr().cast(), iov_len: head_room };
+        header.msg_iov = vectors.as_mut_ptr();
+        header.msg_iovlen = 2;
+    }
+    // SAFETY: the header points to spare capacity of the hunk, to `head` and to the scratch buffer,
+    // all of at least the lengths given, alive and not otherwise borrowed during the call.
     let length = retry(|| unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) })?;
-    take(hunk, &header, vector.iov_len, slot, length);
+    let [_, vector] = vectors;
+    hunk.set_head(head.get(..length.min(head_room)).unwrap_or_default());
+    take(hunk, &header, vector.iov_len, slot, length, length.min(head_room));
     Ok(1)
 }
 
@@ -114,7 +125,7 @@ fn several(
     for (((hunk, vector), header), slot) in
         hunks.iter_mut().zip(&vectors).zip(&headers).zip(slots).take(filled)
     {
-        take(hunk, &header.msg_hdr, vector.iov_len, slot, header.msg_len as usize);
+        take(hunk, &header.msg_hdr, vector.iov_len, slot, header.msg_len as usize, 0);
     }
     Ok(filled)
 }
@@ -139,8 +150,16 @@ fn aim(
     header.msg_controllen = extras.room(hunk.descriptor_room()) as _;
 }
 
-/// Takes what the kernel said: it stored up to `room` of `length` bytes behind the hunk's own.
-fn take(hunk: &mut Hunk<OwnedFd>, header: &libc::msghdr, room: usize, slot: &[u64], length: usize) {
+/// Takes what the kernel said: of `length` bytes it stored `apart` elsewhere and then up to `room`
+/// behind the hunk's own.
+fn take(
+    hunk: &mut Hunk<OwnedFd>,
+    header: &libc::msghdr,
+    room: usize,
+    slot: &[u64],
+    length: usize,
+    apart: usize,
+) {
     // SAFETY: the slot's words are initialised, and a `u64` may be read as bytes.
     let control = unsafe { std::slice::from_raw_parts(slot.as_ptr().cast::<u8>(), size_of_val(slot)) };
     let used = size(header.msg_controllen).min(control.len());
@@ -151,7 +170,7 @@ fn take(hunk: &mut Hunk<OwnedFd>, header: &libc::msghdr, room: usize, slot: &[u6
         hunk.set_control_cut();
     }
     hunk.set_length(length);
-    let stored = length.min(room);
+    let stored = length.saturating_sub(apart).min(room);
     let buffer = hunk.buffer();
     let end = buffer.len() + stored;
     // SAFETY: the kernel wrote `stored` bytes from the old length on, and `room` was within the

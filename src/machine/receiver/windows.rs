@@ -9,7 +9,7 @@ use crate::machine::assembly::KEEP;
 use crate::machine::counters::Held;
 use crate::machine::hunk::{Hunk, SLACK, reserve};
 use crate::machine::table::State;
-use crate::profile::{FRAME_MAX, Framing, Profile, Role};
+use crate::profile::{FRAME_MAX, Framing, PacketCaps, Profile, Role};
 
 /// What a stream reads ahead at least: small, so that an idle channel stays small.
 const READ_AHEAD: usize = KEEP;
@@ -72,7 +72,7 @@ impl<P: Profile, F> Receiver<P, F> {
     /// the descriptors of both.
     pub fn most_held(limits: &Limits, batch: u16) -> Held {
         let Shape { count, slot, room } = Self::shape(limits, batch);
-        let payload = (limits.payload.min(P::PAYLOAD_MOST) as usize).max(KEEP);
+        let payload = Self::payload_most(limits);
         let (hunks, slots) = match P::FRAMING {
             // Payloads are read in place.
             Framing::PartPerDatagram if batch <= 1 => (1, FRAME_MAX),
@@ -95,6 +95,26 @@ impl<P: Profile, F> Receiver<P, F> {
         }
     }
 
+    /// The largest buffer of a payload that is kept: where a payload may fill more than half of a
+    /// packet's window, that window itself.
+    #[inline]
+    pub(super) fn payload_most(limits: &Limits) -> usize {
+        let payload = (limits.payload.min(P::PAYLOAD_MOST) as usize).max(KEEP);
+        match P::FRAMING {
+            Framing::MessagesPerPacket(caps) => {
+                let window = Self::packet(limits, caps);
+                if payload > window / 2 { window } else { payload }
+            }
+            _ => payload,
+        }
+    }
+
+    /// Bytes that a packet's window has room for.
+    fn packet(limits: &Limits, caps: PacketCaps) -> usize {
+        let payload = limits.payload.min(P::PAYLOAD_MOST) as usize;
+        payload.saturating_add(P::FIRST.bytes as usize).max(caps.bytes as usize)
+    }
+
     /// Headers and payloads come in turn, and several are read at once.
     fn is_paired(batch: u16) -> bool {
         matches!(P::FRAMING, Framing::PartPerDatagram) && P::PAIRED && batch > 1
@@ -113,7 +133,7 @@ impl<P: Profile, F> Receiver<P, F> {
         let (slot, most) = match P::FRAMING {
             Framing::PartPerDatagram => (payload.max(header), most),
             Framing::MessagesPerPacket(caps) => {
-                let slot = payload.saturating_add(header).max(caps.bytes as usize);
+                let slot = Self::packet(limits, caps);
                 // Honest senders pack without knowing our limit on a single message.
                 (slot, if most == 0 { 0 } else { most.max(caps.descriptors.into()) })
             }
@@ -190,6 +210,11 @@ impl<P: Profile, F> Receiver<P, F> {
         if let (true, Some(hunk)) = (in_place, hunks.first_mut()) {
             hunk.lend(&mut self.assembly.payload);
         }
+        if let (Framing::MessagesPerPacket(_), Some(hunk)) = (P::FRAMING, hunks.first_mut()) {
+            hunk.exchange(&mut self.assembly.payload);
+        }
+        // Two pieces cost a read of a small packet a tenth, so the last message decides.
+        let large = matches!(P::FRAMING, Framing::MessagesPerPacket(_)) && self.last > shape.slot / 2;
         for (place, hunk) in (first..end).zip(hunks) {
             let bytes = match place {
                 _ if place == first => bytes,
@@ -197,6 +222,9 @@ impl<P: Profile, F> Receiver<P, F> {
                 _ => slot,
             };
             hunk.prepare(bytes, shape.room)?;
+            if large {
+                hunk.offer_head(header);
+            }
         }
         Ok((first, count))
     }

@@ -61,7 +61,9 @@ impl Kernel {
             };
             let Some(mut read) = read else { break };
             read.at = at;
-            hunk.fill(&read.bytes, read.descriptors.iter().map(|id| self.ledger.issue(*id)));
+            let (apart, bytes) = read.bytes.split_at(hunk.head_room().min(read.bytes.len()));
+            hunk.set_head(apart);
+            hunk.fill(bytes, read.descriptors.iter().map(|id| self.ledger.issue(*id)));
             if read.cut {
                 hunk.set_control_cut();
             }
