@@ -2,8 +2,11 @@
 
 mod support;
 
+use fdpost::machine::Receiver;
 use fdpost::profile::packet::{ERROR, REPLY};
-use fdpost::{Channel, Error, Head, Limits, Message, Misuse, Packet, Violation};
+use fdpost::{Channel, Error, Fault, Head, Limits, Message, Misuse, Packet, Violation};
+use std::rc::Rc;
+use std::time::Duration;
 use support::{
     Ledger, assert_refused, assert_unread, files, identity, packet_header as header, raw_send, soon,
 };
@@ -350,4 +353,58 @@ fn pk_15_a_frame_beyond_4_mib() {
     assert_eq!(refused.error, Error::Misuse(Misuse::PayloadTooLarge { bytes, limit: MOST.into() }));
     drop((channel, peer));
     ledger.close();
+}
+
+/// What comes of one packet behind a large one, where its first bytes are stored apart or not.
+fn behind_a_large_one(packet: &[u8], apart: Option<usize>) -> (Vec<Vec<u8>>, Option<Fault>) {
+    let mut receiver = Receiver::<Packet, Rc<()>>::new(Limits::new()).unwrap();
+    let large = [&header(65_536, 0)[..], &[7; 65_536]].concat();
+    receiver.windows().unwrap().unwrap()[0].fill(&large, []);
+    receiver.handle(Duration::ZERO, 1);
+    assert_eq!(receiver.poll().unwrap().unwrap().payload(), [7; 65_536]);
+    assert!(receiver.poll().unwrap().is_none());
+    let hunk = &mut receiver.windows().unwrap().unwrap()[0];
+    assert_eq!(hunk.head_room(), 16);
+    let (head, rest) = packet.split_at(apart.unwrap_or(0).min(packet.len()));
+    hunk.set_head(head);
+    hunk.fill(rest, []);
+    receiver.handle(Duration::ZERO, 1);
+    let mut came = Vec::new();
+    loop {
+        match receiver.poll() {
+            Ok(Some(message)) => came.push(message.payload().to_vec()),
+            Ok(None) => return (came, None),
+            Err(fault) => return (came, Some(fault)),
+        }
+    }
+}
+
+#[test] // P1, P3; CO-3
+fn what_is_read_in_two_pieces_is_heard_as_in_one() {
+    let frame = |bytes: usize, fill: u8| [&header(bytes as u32, 0)[..], &vec![fill; bytes]].concat();
+    let whole = [frame(65_536, 1), frame(32_777, 1), frame(32_776, 1), frame(3, 1), frame(0, 1)];
+    let several = [
+        [frame(40_000, 1), frame(3, 2)].concat(),
+        [frame(3, 1), frame(40_000, 2)].concat(),
+        [frame(40_000, 1), frame(0, 2), frame(9, 3)].concat(),
+        frame(5, 4).repeat(64),
+        frame(5, 4).repeat(65),
+    ];
+    let wrong = [
+        Vec::new(),
+        frame(0, 1)[..9].to_vec(),
+        frame(40_000, 1)[..39_000].to_vec(),
+        [&frame(40_000, 1)[..], &[1]].concat(),
+        // More than the window has room for: cut behind a payload that fills it.
+        [&frame(65_536, 1)[..], &[1; 100]].concat(),
+        [&frame(65_500, 1)[..], &[1; 100]].concat(),
+        [frame(40_000, 1), frame(40_000, 2)].concat(),
+    ];
+    for (number, packet) in whole.iter().chain(&several).chain(&wrong).enumerate() {
+        let expected = behind_a_large_one(packet, None);
+        assert_eq!(expected.1.is_none(), number < whole.len() + 4 || packet.is_empty(), "packet {number}");
+        for apart in [16, 15, 1] {
+            assert_eq!(behind_a_large_one(packet, Some(apart)), expected, "packet {number}, {apart} apart");
+        }
+    }
 }
