@@ -159,9 +159,15 @@ mutants: ## how many planted changes the tests notice (hours)
 	  cargo mutants --features $(FEATURES) -f 'src/wire/**' -f 'src/profile/**' -f 'src/machine/**' -f 'src/driver/**'; \
 	  else $(call skipped,cargo-mutants is not installed (cargo install cargo-mutants)); fi
 
-# Each stage says when it ended, so that a log tells where the time went, or where it stopped.
+# Each stage says when it ended, so that a log tells where the time went, or where it stopped. A stage
+# that fails is tried once more, because machines are shared: what passes then is called flaky, in
+# words and at the end, and is a defect to be mended; what fails twice fails.
 ci: ## what .ci/run runs
-	@set -- check test loom 'stress MESSAGES=2000000' msrv nopanic test-i686 bench-smoke fuzz-smoke demo demo-libcamera; \
+	@flaky=(); set -- check test loom 'stress MESSAGES=2000000' msrv nopanic test-i686 bench-smoke fuzz-smoke demo demo-libcamera; \
 	for stage in "$$@"; do \
-	  echo "== $$stage"; $(MAKE) --no-print-directory $$stage || { echo "== $$stage: failed after $$SECONDS s"; exit 1; }; \
-	  echo "== $$stage: done, $$SECONDS s since the start"; done
+	  echo "== $$stage"; \
+	  if ! $(MAKE) --no-print-directory $$stage; then \
+	    echo "== $$stage: failed after $$SECONDS s; once more"; flaky+=("$$stage"); \
+	    $(MAKE) --no-print-directory $$stage || { echo "== $$stage: failed twice, $$SECONDS s since the start"; exit 1; }; fi; \
+	  echo "== $$stage: done, $$SECONDS s since the start"; done; \
+	for stage in "$${flaky[@]}"; do echo "FLAKY: $$stage failed once and passed once; its failure stands above"; done
