@@ -150,6 +150,10 @@ fn another_process_is_told_by_its_pid_and_its_pidfd() {
 
 #[test] // P9
 fn of_whom_no_pidfd_is_to_be_had_nobody_can_tell_who_it_was() {
+    if cfg!(target_arch = "x86") {
+        println!("skipped: i386's libc asks by socketcall(2), into whose arguments no filter sees");
+        return;
+    }
     const SO_PEERPIDFD: u32 = 77;
     let ledger = Ledger::open();
     let address = abstract_name();
