@@ -10,7 +10,6 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/nopanic/Cargo.toml benches/Cargo.toml benches/staticlib/Cargo.toml
-WASM := wasm32-unknown-unknown
 I686 := i686-unknown-linux-gnu
 MSRV := 1.85.0
 # All that a user may ask for.
@@ -22,7 +21,7 @@ dictionary = $(addprefix -dict=,$(wildcard fuzz/dictionaries/$(1).dict))
 skipped = echo "skipped: $(1)"
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: help demo demo-libcamera test check prop loom loom-mutants stress tsan faults fuzz fuzz-smoke fuzz-planted fuzz-seeds fuzz-coverage oss-fuzz nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
+.PHONY: pure evidence evidence-record help demo demo-libcamera test check prop loom loom-mutants stress tsan faults fuzz fuzz-smoke fuzz-planted fuzz-seeds fuzz-coverage oss-fuzz nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -89,10 +88,7 @@ check: ## formats, lints, docs, the core for wasm, import direction, rules, publ
 	for package in $(filter-out Cargo.toml,$(PACKAGES)); do \
 	  cargo clippy --locked --all-targets --manifest-path $$package -- -D warnings; done
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features arbitrary,broker,tokio
-	cargo build --locked --no-default-features
-	@if $(call has_target,$(WASM)); then cargo build --locked --no-default-features --features broker --target $(WASM); \
-	  else $(call skipped,the core for $(WASM) (rustup target add $(WASM))); fi
-	.ci/imports
+	.ci/pure
 	.ci/protocol
 	.ci/crates
 	@if command -v python3 >/dev/null; then \
@@ -102,6 +98,9 @@ check: ## formats, lints, docs, the core for wasm, import direction, rules, publ
 	cargo run --locked --quiet --example states | diff - docs/states.svg || { echo "docs/states.svg is not the table: make states"; exit 1; }
 	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check licenses bans sources; \
 	  else $(call skipped,licences and bans: cargo-deny is not installed (cargo install cargo-deny)); fi
+
+pure: ## the core has no clock, no call and no std: its imports, a build without std, one for wasm
+	.ci/pure
 
 states: ## draw docs/states.svg from the table
 	cargo run --locked --quiet --example states > docs/states.svg
@@ -150,6 +149,13 @@ nopanic: ## prove at link time that the decoders cannot panic, and that the proo
 	  echo "a planted panic went unnoticed"; exit 1; fi
 	@grep -q 'detected panic in function .planted' $(CARGO_TARGET_DIR)/planted.log || { cat $(CARGO_TARGET_DIR)/planted.log; exit 1; }
 	@echo "control decoder, header decoders and the messages of a broker: cannot panic, proved at link time; a planted panic was found"
+
+evidence: ## why a promise should be believed: docs/EVIDENCE.md from what was recorded (P=P2: that promise with its tests)
+	@if ! command -v python3 >/dev/null; then $(call skipped,the table of evidence wants python3 (apt-get install python3)); \
+	else .ci/evidence $(if $(P),--why $(P)); fi
+
+evidence-record: ## run METHODS (of docs/evidence/methods.ini) and keep their figures: METHODS="model faults"
+	.ci/evidence --record $(METHODS)
 
 doc: ## the API's documentation
 	cargo doc --locked --no-deps --features arbitrary,broker,tokio
