@@ -3,6 +3,8 @@
 
 #[path = "support/driver.rs"]
 mod driver;
+#[path = "support/ordinary.rs"]
+mod ordinary;
 #[path = "support/runtime.rs"]
 mod runtime;
 mod support;
@@ -13,10 +15,9 @@ use std::time::{Duration, Instant};
 use driver::{Wire, message, processor_time, returned};
 use fdpost::{AsyncChannel, Channel, Error, Libcamera, Limits, Message, Packet, Sent, Stream, Violation};
 use nix::libc;
-use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Uid, setgid, setuid};
+use ordinary::as_an_ordinary_user;
 use runtime::{in_time, on_both, poll_once, runtimes};
-use support::{Ledger, assert_child, child, child_value, files, raw_send};
+use support::{Ledger, files, raw_send};
 
 const TIMEOUT: Duration = Duration::from_millis(150);
 
@@ -143,26 +144,6 @@ fn disconnect(socket: &OwnedFd) {
 const EACH: usize = 8;
 const MOST: libc::rlim_t = 40;
 
-fn as_an_ordinary_user(test: &str) -> bool {
-    if child_value().is_none() {
-        // One at a time also because what counts is the user's descriptors, not the process's.
-        let ledger = Ledger::open();
-        if Uid::effective().is_root() {
-            assert_child(&child(test, "yes"));
-            ledger.close();
-        } else {
-            println!(
-                "skipped: only root can become the user nobody, whose descriptors in flight are counted"
-            );
-        }
-        return false;
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, MOST, MOST).unwrap();
-    setgid(Gid::from_raw(65534)).unwrap();
-    setuid(Uid::from_raw(65534)).unwrap();
-    true
-}
-
 /// As many as the kernel lets this user have in flight.
 fn press<P: Wire>(ours: &mut Channel<P>) -> (usize, Message) {
     for sent in 0..100 {
@@ -177,7 +158,7 @@ fn press<P: Wire>(ours: &mut Channel<P>) -> (usize, Message) {
 
 #[test] // P2, P5, P6; case 43
 fn too_many_descriptors_in_flight() {
-    if !as_an_ordinary_user("too_many_descriptors_in_flight") {
+    if !as_an_ordinary_user("too_many_descriptors_in_flight", MOST) {
         return;
     }
     let [runtime, _] = runtimes();

@@ -3,54 +3,23 @@
 
 #[path = "support/driver.rs"]
 mod driver;
+#[path = "support/ordinary.rs"]
+mod ordinary;
 mod support;
 
 use driver::{Wire, after, ends, message, processor_time, returned, soon, twin};
 use fdpost::machine::{Failure, Sender};
 use fdpost::{Channel, Error, Libcamera, Limits, Message, Packet, Sent};
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Uid, setgid, setuid};
+use ordinary::{as_an_ordinary_user, open};
 use std::time::{Duration, Instant};
-use support::{Ledger, assert_child, child, child_value, files, libcamera_header, raw_send};
+use support::{files, libcamera_header, raw_send};
 
 /// Descriptors per message, and the limit that four of them reach and the sixth exceeds.
 const EACH: usize = 8;
 const MOST: nix::libc::rlim_t = 32;
 
 const PRESSURE: Error = Error::Pressure { errno: Errno::ETOOMANYREFS as i32 };
-
-/// Whether this is the child that has become an ordinary user with few descriptors.
-fn as_an_ordinary_user(test: &str) -> bool {
-    if child_value().is_none() {
-        // One at a time also because what counts is the user's descriptors, not the process's.
-        let ledger = Ledger::open();
-        if Uid::effective().is_root() {
-            assert_child(&child(test, "yes"));
-            ledger.close();
-        } else {
-            println!(
-                "skipped: only root can become the user nobody, whose descriptors in flight are counted"
-            );
-        }
-        return false;
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, MOST, MOST).unwrap();
-    setgid(Gid::from_raw(65534)).unwrap();
-    setuid(Uid::from_raw(65534)).unwrap();
-    true
-}
-
-/// How many descriptors are open. Not by /proc: a process that changed its user may not look.
-fn open() -> usize {
-    (0..MOST as i32).filter(|number| is_open(*number)).count()
-}
-
-#[allow(unsafe_code, reason = "numbers are asked about that nobody may own")]
-fn is_open(number: i32) -> bool {
-    // SAFETY: F_GETFD only looks, and the number is not kept.
-    unsafe { nix::libc::fcntl(number, nix::libc::F_GETFD) >= 0 }
-}
 
 /// Sends until the user's descriptors in flight exceed the limit; what that send said.
 fn press<P: Wire>(ours: &mut Channel<P>) -> (u32, Result<Sent, (Error, Message)>) {
@@ -78,10 +47,10 @@ fn asleep<T>(millis: u64, call: impl FnOnce() -> T) -> T {
 
 #[test] // P2, P5, P6; case 43
 fn packet_too_many_descriptors_in_flight() {
-    if !as_an_ordinary_user("packet_too_many_descriptors_in_flight") {
+    if !as_an_ordinary_user("packet_too_many_descriptors_in_flight", MOST) {
         return;
     }
-    let before = open();
+    let before = open(MOST);
     let (mut ours, mut theirs) = ends::<Packet>(Limits::new().descriptors(EACH as u8));
     let (sent, refused) = press(&mut ours);
     let (error, back) = refused.unwrap_err();
@@ -99,12 +68,12 @@ fn packet_too_many_descriptors_in_flight() {
         assert_eq!(theirs.receive_by(soon()).unwrap().descriptor_count(), EACH);
     }
     drop((ours, theirs));
-    assert_eq!(open(), before);
+    assert_eq!(open(MOST), before);
 }
 
 #[test] // P5; case 43
 fn packet_pressure_that_is_over_leaves_nothing_to_wait_for() {
-    if !as_an_ordinary_user("packet_pressure_that_is_over_leaves_nothing_to_wait_for") {
+    if !as_an_ordinary_user("packet_pressure_that_is_over_leaves_nothing_to_wait_for", MOST) {
         return;
     }
     let (mut ours, theirs) = ends::<Packet>(Limits::new().descriptors(EACH as u8));
@@ -116,10 +85,10 @@ fn packet_pressure_that_is_over_leaves_nothing_to_wait_for() {
 
 #[test] // P5, P6; cases 15, 43
 fn libcamera_too_many_descriptors_in_flight() {
-    if !as_an_ordinary_user("libcamera_too_many_descriptors_in_flight") {
+    if !as_an_ordinary_user("libcamera_too_many_descriptors_in_flight", MOST) {
         return;
     }
-    let before = open();
+    let before = open(MOST);
     let limits = Limits::new().descriptors(EACH as u8).assembly_timeout(Duration::from_secs(10));
     let (mut ours, mut theirs) = ends::<Libcamera>(limits);
     let (sent, pending) = press(&mut ours);
@@ -138,12 +107,12 @@ fn libcamera_too_many_descriptors_in_flight() {
         assert_eq!(theirs.receive_by(soon()).unwrap().descriptor_count(), EACH);
     }
     drop((ours, theirs));
-    assert_eq!(open(), before);
+    assert_eq!(open(MOST), before);
 }
 
 #[test] // P5; cases 11, 43
 fn libcamera_waiting_out_pressure_while_a_message_to_us_is_overdue() {
-    if !as_an_ordinary_user("libcamera_waiting_out_pressure_while_a_message_to_us_is_overdue") {
+    if !as_an_ordinary_user("libcamera_waiting_out_pressure_while_a_message_to_us_is_overdue", MOST) {
         return;
     }
     let limits = Limits::new().descriptors(EACH as u8).assembly_timeout(Duration::from_secs(1));
