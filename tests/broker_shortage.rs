@@ -12,7 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use fdpost::broker::{Answer, Audience, Quotas};
-use fdpost::{BrokerEvent, Deadline, Packet, Refusal, Stream};
+use fdpost::driver::Departure;
+use fdpost::{Broker, BrokerEvent, Deadline, Packet, Refusal, Stream};
 use nix::errno::Errno;
 use nix::libc;
 use support::Ledger;
@@ -21,16 +22,8 @@ use support_broker::{Turned, ask, register};
 /// So long nothing can be read: several of the broker's tries.
 const SHORT: Duration = Duration::from_millis(100);
 
-#[test] // P4, P5; case 46
-fn a_party_that_cannot_be_read_for_want_of_memory_stays() {
-    let ledger = Ledger::open();
-    let mut turned = Turned::new(Quotas::new());
-    let (mut service, _) = turned.connected();
-    let registration = register::<Packet>("pictures", 0, Audience::SameUser);
-    assert_eq!(turned.answer(&mut service, &registration, true), Answer::Done);
-    // More is to be read, and cannot be.
-    service.send(register::<Packet>("sounds", 0, Audience::SameUser).message(2, true)).unwrap();
-    let broker = &mut turned.broker;
+/// Turns a broker that can read nothing, which it notices a few times at most.
+fn starve(broker: &mut Broker) {
     let filtered = thread::scope(|scope| {
         let starved = scope.spawn(move || {
             seccomp::filter(libc::SYS_recvmsg, None, seccomp::Fate::Fails(Errno::ENOMEM))?;
@@ -48,6 +41,18 @@ fn a_party_that_cannot_be_read_for_want_of_memory_stays() {
         Err(error) => eprintln!("skipped: seccomp(2) is forbidden here: {error}"),
         Ok(turns) => assert!(turns < 50, "the broker tried {turns} times, and paused never"),
     }
+}
+
+#[test] // P4, P5; case 46
+fn a_party_that_cannot_be_read_for_want_of_memory_stays() {
+    let ledger = Ledger::open();
+    let mut turned = Turned::new(Quotas::new());
+    let (mut service, _) = turned.connected();
+    let registration = register::<Packet>("pictures", 0, Audience::SameUser);
+    assert_eq!(turned.answer(&mut service, &registration, true), Answer::Done);
+    // More is to be read, and cannot be.
+    service.send(register::<Packet>("sounds", 0, Audience::SameUser).message(2, true)).unwrap();
+    starve(&mut turned.broker);
     let left = |event| matches!(event, BrokerEvent::Left { .. });
     assert!(!turned.events.try_iter().any(left), "the service was let go");
     // Once there is memory, what it said is heard, and its first name is still its own.
@@ -57,5 +62,28 @@ fn a_party_that_cannot_be_read_for_want_of_memory_stays() {
     let refused = turned.answer(&mut client, &ask::<Stream>("pictures", 0), true);
     assert!(matches!(refused, Answer::Refused(Refusal::WireMismatch(_))), "{refused:?}");
     drop((service, client, turned));
+    ledger.close();
+}
+
+/// epoll(7) reports a hang-up whatever is asked for.
+#[test] // P4, P5; case 46
+fn a_party_that_left_while_it_could_not_be_read_is_no_reason_to_spin() {
+    let ledger = Ledger::open();
+    let mut turned = Turned::new(Quotas::new());
+    let (mut party, id) = turned.connected();
+    party.send(register::<Packet>("pictures", 0, Audience::SameUser).message(1, true)).unwrap();
+    drop(party);
+    starve(&mut turned.broker);
+    // Heard to the end once there is memory, and only then let go.
+    let departure = loop {
+        if let Some(BrokerEvent::Left { id: who, why, .. }) =
+            turned.events.try_iter().find(|event| matches!(event, BrokerEvent::Left { .. }))
+        {
+            break (who, why);
+        }
+        turned.broker.turn(support_broker::soon()).unwrap();
+    };
+    assert_eq!(departure, (id, Departure::Closed));
+    drop(turned);
     ledger.close();
 }

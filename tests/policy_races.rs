@@ -12,6 +12,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use driver::{ends, soon};
 use fdpost::accept::Kind;
@@ -240,5 +241,43 @@ fn a_system_that_does_not_say_what_a_descriptor_is() {
         let error = Policy::new().every(Accept::pipe()).check(&process).unwrap_err();
         assert_eq!(error.violation().map(|violation| violation.rule()), Some("descriptor-kind"));
     });
+    ledger.close();
+}
+
+/// A question that fails for want of memory is nobody's fault, and is asked again: nothing is lost, and
+/// nothing overtakes.
+#[test] // P1, P2, P9; rule CO-12
+fn a_question_for_which_there_is_no_memory_is_asked_again() {
+    let ledger = Ledger::open();
+    for errno in [Errno::ENOMEM, Errno::ENOBUFS, Errno::EMFILE, Errno::ENFILE] {
+        let (mut ours, mut theirs) = ends::<Packet>(ONE);
+        ours.set_policy(Policy::new().every(Accept::file()));
+        let file = || OwnedFd::from(File::open("/proc/self/exe").unwrap());
+        for word in [b"1", b"2"] {
+            theirs.send(Message::new(word).with(file())).unwrap();
+        }
+        let starved = under(libc::SYS_statx, None, errno, || {
+            let mut reused = Message::new(b"before");
+            for _ in 0..3 {
+                let error = ours.receive_into(&mut reused, soon()).unwrap_err();
+                assert_eq!(error, Error::Io { call: "statx", errno: errno as i32 });
+                assert!(reused.payload().is_empty());
+                assert_eq!(ours.try_receive().unwrap_err(), error);
+                assert_eq!((ours.stats().held.descriptors, ours.timeout()), (1, Some(Duration::ZERO)));
+                // It is heard meanwhile.
+                ours.send(Message::new(b"a moment")).unwrap();
+            }
+            assert!(!support::is_shut_down(&ours));
+        });
+        for word in [b"1", b"2"] {
+            let came = ours.receive_by(soon()).unwrap();
+            assert_eq!((came.payload(), came.descriptor_count()), (&word[..], 1));
+        }
+        assert_eq!((ours.stats().received.messages, ours.stats().held.descriptors), (2, 0));
+        assert!(ours.try_receive().unwrap().is_none());
+        if starved.is_none() {
+            return;
+        }
+    }
     ledger.close();
 }

@@ -145,7 +145,9 @@ impl<P: Profile> Channel<P> {
     /// `Limits` say. A message with another is the peer's violation `descriptor-kind`, final like
     /// any, after the messages before it. Where this process cannot find out what a descriptor is
     /// (a security module or a seccomp filter forbids the question), the answer is [`Error::Io`] for
-    /// ever, since the message is lost: nobody's fault, and nothing unchecked is handed out.
+    /// ever, since the message is lost: nobody's fault, and nothing unchecked is handed out. Where the
+    /// kernel was short of memory for the question ([`Error::Io`] with ENOMEM, ENOBUFS, EMFILE or
+    /// ENFILE), nothing is lost: the message waits, before all others, and the next receive asks again.
     ///
     /// ```
     /// use fdpost::{Accept, Channel, Error, Limits, Message, Packet, Policy, Seals};

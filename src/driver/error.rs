@@ -128,6 +128,16 @@ impl Error {
         }
     }
 
+    /// Memory or descriptors were short for a moment: nothing is lost, and the same call may be made
+    /// again.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Exhausted(exhausted) => matches!(exhausted, Exhausted::OutOfMemory { .. }),
+            Self::Io { errno, .. } => is_shortage(Errno::from_raw(*errno)),
+            _ => false,
+        }
+    }
+
     /// The violation, where the peer is to blame.
     pub const fn violation(&self) -> Option<Violation> {
         match self {
@@ -167,6 +177,12 @@ impl From<SendError> for Error {
     fn from(error: SendError) -> Self {
         error.error
     }
+}
+
+/// This process or the kernel is short of something: nothing to do with what was asked about, which
+/// can be asked again.
+pub(super) const fn is_shortage(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
 }
 
 /// What an errno of sendmsg(2) means for the message (unix(7), send(2)).

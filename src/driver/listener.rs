@@ -21,7 +21,7 @@ use super::address::Address;
 use super::channel::{Channel, Closer, Origin, Socket};
 use super::credentials::PeerRule;
 use super::deadline::Deadline;
-use super::error::Error;
+use super::error::{Error, is_shortage};
 use super::reaper::Reaper;
 use super::wait::wait;
 use super::{socket, sys};
@@ -322,11 +322,6 @@ impl<P: Profile> Listener<P> {
     pub fn closer(&self) -> Closer {
         Closer::of(&self.socket)
     }
-}
-
-/// Nothing to do with the connection: it can be accepted, or read, later.
-pub(in crate::driver) const fn is_shortage(errno: Errno) -> bool {
-    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
 }
 
 fn set_nonblocking(socket: BorrowedFd<'_>) -> Result<(), Error> {

@@ -13,9 +13,7 @@ use super::{Broker, Credentials};
 use crate::broker::{Action, Answer, Id, Order, Outcome, Receipt, Refusal, Request, SocketKind, Why};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::Error;
-use crate::driver::listener::is_shortage;
 use crate::driver::socket;
-use crate::error::Exhausted;
 use crate::message::Message;
 
 impl Broker {
@@ -105,7 +103,7 @@ impl Broker {
                 self.close(id, Departure::Closed);
                 false
             }
-            Err(error) if is_passing(&error) => {
+            Err(error) if error.is_passing() => {
                 self.pause(id);
                 false
             }
@@ -225,15 +223,6 @@ fn watch_process(line: &mut Line, id: Id, watch: &super::Watch) -> Result<(), Re
     watch.add(&process, Token::Process(id), Interest::Reading).map_err(|_| Refusal::Exhausted)?;
     line.process = Some(process);
     Ok(())
-}
-
-/// Memory was short for a moment: nothing is lost, and the same read may be tried again.
-fn is_passing(error: &Error) -> bool {
-    match error {
-        Error::Exhausted(exhausted) => matches!(exhausted, Exhausted::OutOfMemory { .. }),
-        Error::Io { errno, .. } => is_shortage(Errno::from_raw(*errno)),
-        _ => false,
-    }
 }
 
 fn departure(why: Why) -> Departure {

@@ -44,7 +44,8 @@ impl Token {
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interest {
-    /// Hang-ups alone, which epoll reports always.
+    /// Nothing, for a while. Of a hang-up, which epoll reports whatever is asked for, it says so
+    /// once (EPOLLONESHOT; fs/eventpoll.c, ep_send_events): again and again would be a spin.
     Nothing,
     Reading,
     Writing,
@@ -53,7 +54,7 @@ pub(super) enum Interest {
 impl Interest {
     const fn flags(self) -> EpollFlags {
         match self {
-            Self::Nothing => EpollFlags::empty(),
+            Self::Nothing => EpollFlags::EPOLLONESHOT,
             Self::Reading => EpollFlags::EPOLLIN.union(EpollFlags::EPOLLRDHUP),
             Self::Writing => EpollFlags::EPOLLOUT,
         }

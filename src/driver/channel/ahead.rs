@@ -1,4 +1,5 @@
-//! What is read before it is asked for, so that a send does not throw it away.
+//! What is read before it is asked for, so that a send does not throw it away; and what could not be
+//! judged yet.
 
 use std::collections::VecDeque;
 
@@ -14,6 +15,8 @@ const MOST: usize = 255;
 /// Whole messages, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
+    /// Before all others. A place of its own: it is put here where memory is short.
+    first: Option<Owned>,
     messages: VecDeque<Owned>,
     held: Held,
     held_most: Held,
@@ -21,7 +24,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     pub(super) fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.first.is_none() && self.messages.is_empty()
     }
 
     /// Payload bytes and descriptors.
@@ -34,7 +37,7 @@ impl Ahead {
     }
 
     pub(super) fn pop(&mut self) -> Option<Owned> {
-        let message = self.messages.pop_front()?;
+        let message = self.first.take().or_else(|| self.messages.pop_front())?;
         self.held.bytes = self.held.bytes.saturating_sub(message.payload().len());
         self.held.descriptors = self.held.descriptors.saturating_sub(message.descriptor_count());
         if self.messages.is_empty() {
@@ -44,22 +47,34 @@ impl Ahead {
         Some(message)
     }
 
-    /// Whether one more message is within what may be held in batches (P4).
-    fn has_room(&self, limits: &Limits) -> bool {
+    /// Whether one more message is within what may be held in batches, and there is memory for it (P4).
+    fn make_room(&mut self, limits: &Limits) -> bool {
         let Held { bytes, descriptors } = self.held;
         self.messages.len() < MOST
             && bytes.saturating_add(limits.payload as usize)
                 <= (limits.held_bytes as usize).max(limits.payload as usize)
             && descriptors.saturating_add(limits.descriptors.into())
                 <= usize::from(limits.held_descriptors).max(limits.descriptors.into())
+            && self.messages.try_reserve(1).is_ok()
     }
 
+    /// Room was made.
     fn push(&mut self, message: Owned) {
+        self.count(&message);
+        self.messages.push_back(message);
+    }
+
+    /// Puts back what was popped last.
+    pub(super) fn put_back(&mut self, message: Owned) {
+        self.count(&message);
+        self.first = Some(message);
+    }
+
+    fn count(&mut self, message: &Owned) {
         self.held.bytes = self.held.bytes.saturating_add(message.payload().len());
         self.held.descriptors = self.held.descriptors.saturating_add(message.descriptor_count());
         self.held_most.bytes = self.held_most.bytes.max(self.held.bytes);
         self.held_most.descriptors = self.held_most.descriptors.max(self.held.descriptors);
-        self.messages.push_back(message);
     }
 }
 
@@ -79,7 +94,7 @@ impl<P: Profile> Channel<P> {
         if !matches!(P::FRAMING, Framing::PartPerDatagram) {
             return;
         }
-        while self.ahead.has_room(self.receiver.limits()) {
+        while self.ahead.make_room(self.receiver.limits()) {
             let mut message = Owned::default();
             match self.receiver.poll_into(&mut message) {
                 Ok(true) => self.ahead.push(message),

@@ -292,6 +292,12 @@ impl<P: Profile> Channel<P> {
             return Ok(());
         };
         let Err(error) = policy.check(message) else { return Ok(()) };
+        if error.is_passing() {
+            // The kernel had no memory for the question, which is nobody's fault and may be over in a
+            // moment: the next receive asks again, and nothing overtakes the message.
+            self.ahead.put_back(std::mem::take(message));
+            return Err(error);
+        }
         let count = u32::try_from(message.descriptor_count()).unwrap_or(u32::MAX);
         let fault = match error {
             Error::Violation(violation) => violation.into(),
