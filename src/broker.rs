@@ -24,7 +24,7 @@ mod quotas;
 mod refusal;
 mod registry;
 mod request;
-mod sorted;
+pub(crate) mod sorted;
 mod wire;
 mod word;
 

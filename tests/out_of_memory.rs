@@ -1,6 +1,8 @@
 //! Allocation failure at the n-th allocation (case 47): an error that says so, or success; nothing
 //! is lost, and the same call may be tried again.
 
+#[path = "support/driver.rs"]
+mod driver;
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -8,9 +10,13 @@ use std::cell::Cell;
 
 use std::time::Duration;
 
+use fdpost::driver::{FdReply, receive_fd, send_error, send_fd};
+use fdpost::machine::{Failure, Outcome, Sender};
 use fdpost::{
-    Channel, Deadline, Error, Exhausted, Libcamera, Limits, Message, Packet, Profile, Sent, Stream,
+    Address, Channel, Deadline, Error, Exhausted, Libcamera, Limits, Listener, Message, Packet, Profile,
+    Sent, Stream,
 };
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use support::{Ledger, files, identity};
 
 thread_local! {
@@ -142,5 +148,148 @@ fn a_sender_beside_others_survives_every_failed_allocation() {
     every_allocation_beside_others::<Packet>();
     every_allocation_beside_others::<Libcamera>();
     every_allocation_beside_others::<Stream>();
+    ledger.close();
+}
+
+/// What did not leave comes back without memory: on an error's path there may be none.
+#[test] // P4, P6; case 47
+fn a_direction_that_closes_takes_no_memory() {
+    let mut sender = Sender::<Packet, ()>::new();
+    for number in 0..100 {
+        sender.push(fdpost::message::Message::new([number])).unwrap();
+    }
+    LEFT.set(0);
+    let outcome = sender.failed(Duration::ZERO, Failure::Gone);
+    let (mut count, mut in_order) = (0, true);
+    if let Outcome::Closed(leftover) = outcome {
+        for message in leftover {
+            in_order &= message.payload() == [count];
+            count += 1;
+        }
+    }
+    let asked = LEFT.replace(-1) < 0;
+    assert!((count, in_order, asked) == (100, true, false), "{count} {in_order} {asked}");
+}
+
+/// The peer goes away with many messages queued, and one allocation fails on the way to say so.
+#[test] // P2, P4, P5, P6; case 47
+fn a_direction_dies_for_many_senders() {
+    let ledger = Ledger::open();
+    for number in 0..20 {
+        let (ours, theirs) = Channel::<Packet>::pair(Limits::new().descriptors(1)).unwrap();
+        let (sending, receiving) = ours.split();
+        while sending.try_send(Message::new([7; 2000])).unwrap() == Sent::Complete {}
+        let mut accepted = 0;
+        for file in files(50) {
+            assert_eq!(sending.try_send(Message::new([8]).with(file)).unwrap(), Sent::Pending);
+            accepted += 1;
+        }
+        drop(theirs);
+        LEFT.set(number);
+        let mut flushed = sending.flush_by(Deadline::after(Duration::ZERO));
+        if flushed == Err(Error::TimedOut) {
+            // The way to the kernel had no memory, as the kernel may have none: a moment later it has.
+            flushed = sending.flush_by(Deadline::after(Duration::from_secs(30)));
+        }
+        LEFT.set(-1);
+        assert!(matches!(flushed, Err(Error::PeerGone { .. })), "{flushed:?}");
+        assert_eq!((sending.lost().descriptors, sending.has_pending()), (accepted, false));
+        drop((sending, receiving));
+    }
+    ledger.close();
+}
+
+/// A channel whose pending message comes back, together with the one that is sent.
+#[test] // P2, P4, P6; case 47
+fn a_pending_message_comes_back_whichever_allocation_fails() {
+    let ledger = Ledger::open();
+    // The first allocation is the list's; behind it stands the one message that a send may return.
+    for number in [0, 100] {
+        let (mut ours, theirs) = Channel::<Libcamera>::pair(Limits::new().descriptors(1)).unwrap();
+        let mut theirs = Channel::<Libcamera>::from_fd(theirs, Limits::new().descriptors(1)).unwrap();
+        let sent = driver::fill_until_pending(&mut ours, &mut theirs, |channel, message| {
+            let file = files(1).remove(0);
+            channel.try_send(message.with(file))
+        });
+        drop(theirs);
+        let late = Message::new(b"late").with(files(1).remove(0));
+        let mut back = Vec::with_capacity(8);
+        LEFT.set(number);
+        let flushed = ours.flush_by(Deadline::after(Duration::ZERO));
+        LEFT.set(-1);
+        let error = flushed.map_err(|error| {
+            back.extend(error.messages);
+            error.error
+        });
+        assert!(matches!(error, Err(Error::PeerGone { .. })), "{error:?}");
+        let error = ours.send(late).unwrap_err();
+        assert!(matches!(error.error, Error::PeerGone { .. }));
+        back.extend(error.messages);
+        let [pending, late] = <[Message; 2]>::try_from(back).unwrap();
+        assert_eq!((driver::number(&pending), late.payload()), (sent, &b"late"[..]));
+        assert_eq!((pending.descriptor_count(), late.descriptor_count()), (1, 1));
+        drop((pending, late, ours));
+    }
+    ledger.close();
+}
+
+/// The text of an error is as long as the peer likes, within the limit.
+#[test] // P1, P2, P4; case 47
+fn send_fd_when_the_nth_allocation_fails() {
+    let ledger = Ledger::open();
+    for kind in [SockType::SeqPacket, SockType::Datagram, SockType::Stream] {
+        for number in 0.. {
+            let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+            let file = files(1).remove(0);
+            send_error(&theirs, 9, [b'x'; 300]).unwrap();
+            send_fd(&theirs, &file).unwrap();
+            let soon = Deadline::after(Duration::from_secs(30));
+            LEFT.set(number);
+            let first = receive_fd(&ours, soon);
+            let reached = LEFT.replace(-1) < 0;
+            let first = match first {
+                Err(error) => {
+                    let short = matches!(error, Error::Exhausted(Exhausted::OutOfMemory { .. }));
+                    assert!(short || error == Error::Io { call: "recvmsg", errno: nix::libc::ENOMEM });
+                    receive_fd(&ours, soon)
+                }
+                first => {
+                    assert!(!reached, "{kind:?}: {number} failed and nobody was told");
+                    first
+                }
+            };
+            match first {
+                Ok(FdReply::Error { status: 9, text }) => assert_eq!(text, [b'x'; 300]),
+                // A part of it had been read, and what is behind it would be misread.
+                Err(Error::Closed) if kind == SockType::Stream && reached => continue,
+                other => panic!("{kind:?}, {number}: {other:?}"),
+            }
+            match receive_fd(&ours, soon) {
+                Ok(FdReply::Descriptor(came)) => assert_eq!(identity(&came), identity(&file)),
+                other => panic!("{kind:?}, {number}: {other:?}"),
+            }
+            if !reached {
+                break;
+            }
+        }
+    }
+    ledger.close();
+}
+
+/// What cannot be handed out for want of memory is still to be accepted.
+#[test] // P2, P4; case 47
+fn a_listener_without_memory_loses_nobody() {
+    let ledger = Ledger::open();
+    let address = Address::abstract_name(format!("fdpost-memory-{}", std::process::id()));
+    let listener = Listener::<Packet>::bind(&address, Limits::new()).unwrap();
+    let mut client = Channel::<Packet>::connect(&address, Limits::new()).unwrap();
+    LEFT.set(0);
+    let refused = listener.try_accept();
+    LEFT.set(-1);
+    assert_eq!(refused.map(drop).unwrap_err(), Error::Pressure { errno: nix::libc::ENOMEM });
+    let mut served = listener.try_accept().unwrap().unwrap();
+    served.send(Message::new(b"well met")).unwrap();
+    assert_eq!(client.receive().unwrap().payload(), b"well met");
+    drop((listener, client, served));
     ledger.close();
 }

@@ -1,7 +1,7 @@
 //! What must hold of a sender, whatever the kernel takes of what it transmits.
 
 use arbitrary::{Arbitrary, Unstructured};
-use fdpost::machine::{Failure, Outcome, Sender};
+use fdpost::machine::{Failure, Leftover, Outcome, Sender};
 use fdpost::message::Message;
 use fdpost::{Fault, Head, Libcamera, Misuse, Packet, Profile, Stream};
 use std::collections::VecDeque;
@@ -333,7 +333,7 @@ impl<P: Profile> Sending<P> {
     }
 
     /// All that did not leave came back, whole and in order.
-    fn closed(&mut self, back: Vec<Message<Token>>) {
+    fn closed(&mut self, back: Leftover<Token>) {
         (self.closed, self.retry, self.singly) = (true, None, 0);
         assert_eq!(back.len(), self.queue.len());
         for message in back {

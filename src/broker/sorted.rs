@@ -5,16 +5,16 @@ use alloc::vec::Vec;
 /// Pairs in the order of their keys, in one piece of memory. What a stranger makes grow must be
 /// able to say "no memory" (P4), and the maps of `alloc` cannot.
 #[derive(Debug)]
-pub(super) struct Sorted<K, V> {
+pub(crate) struct Sorted<K, V> {
     pairs: Vec<(K, V)>,
 }
 
 /// There is no memory for one more.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct NoMemory;
+pub(crate) struct NoMemory;
 
 impl<K: Ord, V> Sorted<K, V> {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { pairs: Vec::new() }
     }
 
@@ -22,18 +22,23 @@ impl<K: Ord, V> Sorted<K, V> {
         self.pairs.binary_search_by(|(known, _)| known.cmp(key))
     }
 
-    pub(super) fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
         let index = self.find(key).ok()?;
         self.pairs.get(index).map(|(_, value)| value)
     }
 
-    pub(super) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let index = self.find(key).ok()?;
         self.pairs.get_mut(index).map(|(_, value)| value)
     }
 
+    /// Memory for one pair more: then the next insert does not fail.
+    pub(crate) fn make_room(&mut self) -> Result<(), NoMemory> {
+        self.pairs.try_reserve(1).map_err(|_| NoMemory)
+    }
+
     /// Puts `value` in, in place of what was there under that key.
-    pub(super) fn insert(&mut self, key: K, value: V) -> Result<(), NoMemory> {
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Result<(), NoMemory> {
         match self.find(&key) {
             Ok(index) => {
                 if let Some(place) = self.pairs.get_mut(index) {
@@ -41,14 +46,14 @@ impl<K: Ord, V> Sorted<K, V> {
                 }
             }
             Err(index) => {
-                self.pairs.try_reserve(1).map_err(|_| NoMemory)?;
+                self.make_room()?;
                 self.pairs.insert(index, (key, value));
             }
         }
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         let index = self.find(key).ok()?;
         let (_, value) = self.pairs.remove(index);
         self.shrink();
@@ -56,23 +61,35 @@ impl<K: Ord, V> Sorted<K, V> {
     }
 
     /// Keeps those of which `keep` says so.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &V) -> bool) {
         self.pairs.retain(|(key, value)| keep(key, value));
         self.shrink();
     }
 
     /// After a crowd has left, its room goes too.
     fn shrink(&mut self) {
-        if self.pairs.len().saturating_mul(4) < self.pairs.capacity() {
-            self.pairs.shrink_to(self.pairs.len().saturating_mul(2));
+        if self.pairs.len().saturating_mul(4) >= self.pairs.capacity() {
+            return;
+        }
+        // Not shrink_to, which must not fail.
+        let mut smaller = Vec::new();
+        if smaller.try_reserve_exact(self.pairs.len().saturating_mul(2)).is_ok() {
+            smaller.append(&mut self.pairs);
+            self.pairs = smaller;
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    /// All values, in the order of their keys.
+    #[cfg(feature = "driver")]
+    pub(crate) fn into_values(self) -> impl Iterator<Item = V> {
+        self.pairs.into_iter().map(|(_, value)| value)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.pairs.iter().map(|(key, value)| (key, value))
     }
 }

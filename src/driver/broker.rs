@@ -7,7 +7,7 @@ mod line;
 mod serve;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +20,7 @@ use super::deadline::Deadline;
 use super::error::Error;
 use super::listener::{Listener, Listening};
 use super::reaper::Reaper;
+use crate::broker::sorted::Sorted;
 use crate::broker::{Id, Quotas, REQUEST_MOST, Registry, Request};
 use crate::limits::Limits;
 use crate::profile::Packet;
@@ -78,7 +79,7 @@ type Grave = Arc<Mutex<Box<dyn Reaper>>>;
 pub struct Broker {
     listener: Listener<Packet>,
     registry: Registry<OwnedFd>,
-    lines: BTreeMap<Id, Line>,
+    lines: Sorted<Id, Line>,
     /// Of whom something may be there to be read: one message of each in turn (BR-19).
     ready: VecDeque<Id>,
     watch: Watch,
@@ -132,7 +133,7 @@ impl Broker {
         Ok(Self {
             listener,
             registry: Registry::new(quotas)?,
-            lines: BTreeMap::new(),
+            lines: Sorted::new(),
             ready: VecDeque::new(),
             watch,
             accept_again: None,
@@ -255,7 +256,7 @@ impl AsFd for Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        for (_, line) in std::mem::take(&mut self.lines) {
+        for line in std::mem::replace(&mut self.lines, Sorted::new()).into_values() {
             self.hang_up(line.channel);
         }
     }

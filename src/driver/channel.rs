@@ -26,7 +26,7 @@ use super::stats::Stats;
 use super::{socket, sys};
 use crate::accept::Policy;
 use crate::limits::Limits;
-use crate::machine::{Held, Hunk, Receiver, Sender};
+use crate::machine::{Held, Hunk, Leftover, Receiver, Sender};
 use crate::message::Message;
 use crate::outbox::{Bounds, Outbox};
 use crate::profile::Profile;
@@ -68,6 +68,8 @@ pub struct Channel<P: Profile> {
     /// Why the sending direction died, and what it left behind if nobody was told yet.
     dead: Option<Error>,
     stranded: Vec<Owned>,
+    /// Behind those, what there was no memory to list.
+    unlisted: Leftover<OwnedFd>,
 }
 
 /// Where a channel's socket comes from.
@@ -129,6 +131,7 @@ impl<P: Profile> Channel<P> {
             condemned: None,
             dead: None,
             stranded: Vec::new(),
+            unlisted: Leftover::default(),
         })
     }
 

@@ -240,10 +240,10 @@ impl<P: Profile> Listener<P> {
     /// # Errors
     /// As [`accept_by`](Self::accept_by), without [`Error::TimedOut`].
     pub fn try_accept(&self) -> Result<Option<Channel<P>>, Error> {
-        let parked = self.parked().pop_front();
-        let accepted = match parked {
-            Some(socket) => Ok(socket),
-            None => sys::accept(self.socket.as_fd()),
+        let accepted = match self.take_parked() {
+            Ok(Some(socket)) => Ok(socket),
+            Ok(None) => sys::accept(self.socket.as_fd()),
+            Err(errno) => Err(errno),
         };
         match accepted {
             Ok(socket) => self.admit(socket).map(Some),
@@ -294,8 +294,24 @@ impl<P: Profile> Listener<P> {
 
     /// Keeps a connection for the next accept: closing it would lose it in silence.
     fn park(&self, socket: OwnedFd, errno: Errno) -> Error {
-        self.parked().push_front(socket);
+        let mut parked = self.parked();
+        // There is room, unless other threads took it meanwhile.
+        if parked.try_reserve(1).is_ok() {
+            parked.push_front(socket);
+        } else {
+            drop(parked);
+            self.turn_away(socket);
+        }
         Error::Pressure { errno: errno as i32 }
+    }
+
+    /// What was parked; with room to park again, before anything is taken out of the kernel's queue.
+    fn take_parked(&self) -> Result<Option<OwnedFd>, Errno> {
+        let mut parked = self.parked();
+        match parked.pop_front() {
+            Some(socket) => Ok(Some(socket)),
+            None => parked.try_reserve(1).map(|()| None).map_err(|_| Errno::ENOMEM),
+        }
     }
 
     fn parked(&self) -> MutexGuard<'_, VecDeque<OwnedFd>> {

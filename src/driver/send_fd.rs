@@ -12,7 +12,7 @@ use super::error::Error;
 use super::wait::{RDHUP, wait};
 use super::{socket, sys};
 use crate::accept::Policy;
-use crate::error::{Misuse, Violation};
+use crate::error::{Exhausted, Misuse, Violation};
 use crate::limits::Limits;
 use crate::machine::{Hunk, Transmit};
 use crate::profile::Framing;
@@ -59,7 +59,9 @@ pub fn send_error(socket: impl AsFd, status: u8, text: impl AsRef<[u8]>) -> Resu
 /// # Errors
 /// [`Error::Violation`], after which the socket is shut down both ways; among them
 /// [`Violation::PayloadMissing`], when the deadline passes in the middle of a message.
-/// [`Error::TimedOut`] and [`Error::Closed`] before one; [`Error::Exhausted`]; [`Error::Io`];
+/// [`Error::TimedOut`] and [`Error::Closed`] before one; [`Error::Exhausted`] and [`Error::Io`], after
+/// which the socket is usable, unless they came in the middle of a message on a stream: then it is shut
+/// down too, and the next call says [`Error::Closed`];
 /// [`Misuse::NotConnected`] for a datagram socket to which anybody may send
 /// ([`receive_fd_from`]).
 pub fn receive_fd(socket: impl AsFd, deadline: Deadline) -> Result<FdReply, Error> {
@@ -99,14 +101,21 @@ fn receive_fd_judged(
     if !sys::is_connected(socket).map_err(|errno| Error::io("getpeername", errno))? {
         return Err(Misuse::NotConnected.into());
     }
-    let answer = Reading::new(socket, framing, limits, deadline)?.message().and_then(|reply| {
+    let mut reading = Reading::new(socket, framing, limits, deadline)?;
+    let answer = reading.message().and_then(|reply| {
         if let (FdReply::Descriptor(descriptor), Some(policy)) = (&reply, policy) {
             policy.check_one(0, descriptor.as_fd())?;
         }
         Ok(reply)
     });
-    if matches!(answer, Err(Error::Violation(_))) {
-        socket::shut(socket);
+    match answer {
+        Err(Error::Violation(_)) => socket::shut(socket),
+        // The rest of the message must not be taken for another one.
+        Err(_) if reading.is_torn() => {
+            socket::shut(socket);
+            sys::discard(socket);
+        }
+        _ => {}
     }
     answer
 }
@@ -153,6 +162,7 @@ struct Reading<'a> {
     bytes: Vec<u8>,
     descriptors: Vec<OwnedFd>,
     cut: bool,
+    whole: bool,
 }
 
 impl<'a> Reading<'a> {
@@ -172,10 +182,16 @@ impl<'a> Reading<'a> {
             bytes: Vec::new(),
             descriptors: Vec::new(),
             cut: false,
+            whole: false,
         })
     }
 
-    fn message(mut self) -> Result<FdReply, Error> {
+    /// A part of a message was taken out of a stream, and the rest was not.
+    fn is_torn(&self) -> bool {
+        matches!(self.framing, Framing::Stream { .. }) && !self.whole && !self.bytes.is_empty()
+    }
+
+    fn message(&mut self) -> Result<FdReply, Error> {
         match self.framing {
             Framing::Stream { .. } => self.stream(),
             _ => {
@@ -204,7 +220,7 @@ impl<'a> Reading<'a> {
 
     /// Two bytes at a time while text may still come, so that a read never reaches into the next
     /// message; one for the status.
-    fn stream(mut self) -> Result<FdReply, Error> {
+    fn stream(&mut self) -> Result<FdReply, Error> {
         // Text that was looked at: looking at it again for every two bytes takes a minute for a
         // few hundred KiB.
         let mut seen: usize = 0;
@@ -234,6 +250,10 @@ impl<'a> Reading<'a> {
     /// One read; its bytes and descriptors are taken over.
     fn read(&mut self, room: usize) -> Result<Hunk<OwnedFd>, Error> {
         let mut hunk = Hunk::with_room(room, ROOM)?;
+        // Before anything is taken out of the socket: what comes is not lost for want of memory.
+        let short = |bytes: usize| Exhausted::OutOfMemory { bytes: bytes as u64 };
+        self.bytes.try_reserve(room).map_err(|_| short(room))?;
+        self.descriptors.try_reserve(ROOM).map_err(|_| short(ROOM * size_of::<OwnedFd>()))?;
         let mut hung_up = false;
         loop {
             let one = std::slice::from_mut(&mut hunk);
@@ -296,6 +316,7 @@ impl<'a> Reading<'a> {
     }
 
     fn answer(&mut self, status: u8, text: usize) -> Result<FdReply, Error> {
+        self.whole = true;
         let received = u32::try_from(self.descriptors.len()).unwrap_or(u32::MAX);
         check_descriptors(status, received, self.cut)?;
         self.bytes.truncate(text);

@@ -27,7 +27,7 @@ use super::error::Error;
 pub(super) use look::{Status, is_pidfd, status};
 pub(super) use mapping::Mapping;
 pub(super) use meeting::{accept, peer_pidfd, set_close_on_exec};
-pub(super) use receiving::{Extras, receive, sleep};
+pub(super) use receiving::{Extras, discard, receive, sleep};
 #[cfg(feature = "tokio")]
 pub(super) use registered::{Registered, register, register_peer};
 pub(super) use sending::send;

@@ -33,6 +33,7 @@ mod assembly;
 mod counters;
 mod hunk;
 mod intake;
+mod leftover;
 mod outgoing;
 mod packing;
 mod receiver;
@@ -42,6 +43,7 @@ mod transmit;
 
 pub use counters::{Held, Received};
 pub use hunk::{Hunk, SLACK};
+pub use leftover::Leftover;
 pub use outgoing::Outgoing;
 pub use receiver::Receiver;
 pub use sender::{Failure, Outcome, Sender, Sending};

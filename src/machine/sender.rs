@@ -1,7 +1,6 @@
 //! The sending half.
 
 use alloc::collections::VecDeque;
-use alloc::vec::Vec;
 use core::marker::PhantomData;
 use core::mem;
 use core::time::Duration;
@@ -10,6 +9,7 @@ use crate::error::{Exhausted, Fault, Misuse};
 use crate::message::Message;
 use crate::profile::{Framing, Outline, Profile};
 
+use super::leftover::Leftover;
 use super::outgoing::{self, Outgoing};
 use super::packing::Packing;
 use super::transmit::{Transmit, Transmits};
@@ -85,7 +85,7 @@ pub enum Outcome<F> {
     /// Nothing of the first message had left: here it is, and the direction lives on.
     Returned(Message<F>),
     /// The direction is closed. Here is what did not leave, whole.
-    Closed(Vec<Message<F>>),
+    Closed(Leftover<F>),
 }
 
 impl<P: Profile, F> Sender<P, F> {
@@ -350,11 +350,11 @@ impl<P: Profile, F> Sender<P, F> {
     }
 
     /// Closes the direction; hands back what did not leave, whole and in order.
-    pub fn close(&mut self) -> Vec<Message<F>> {
+    pub fn close(&mut self) -> Leftover<F> {
         self.closed = true;
         (self.gone, self.offset, self.retry) = (0, 0, None);
         self.packing = Packing::new();
-        mem::take(&mut self.queue).into_iter().map(|queued| queued.message).collect()
+        Leftover::of(mem::take(&mut self.queue))
     }
 }
 

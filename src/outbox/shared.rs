@@ -7,7 +7,7 @@ use super::Bounds;
 use super::call::{Brought, Own};
 use super::waiting::{Calls, Waiting};
 use crate::error::Exhausted;
-use crate::machine::{Outgoing, Sender, Sending};
+use crate::machine::{Leftover, Outgoing, Sender, Sending};
 use crate::message::Message;
 use crate::profile::Profile;
 use crate::sync::broken;
@@ -211,15 +211,23 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
 
     /// What nobody will send any more, counted: to be dropped outside the lock.
     pub(super) fn abandon(&mut self, here: &Own, error: E) -> Vec<Message<F>> {
-        let rest = self.sender.as_mut().map(Sender::close).unwrap_or_default().into_iter();
-        let mut orphans: Vec<_> = rest.filter_map(|message| self.settle_lost(message, here, error)).collect();
+        let rest = self.sender.as_mut().map(Sender::close).unwrap_or_default();
+        let mut orphans = self.lose(rest, here, error);
         // Behind the messages of a flusher at work, which finds out by itself.
         while self.role_is_free() {
             let Some(entry) = self.inbox.pop_front() else { break };
             let Some(orphan) = self.settle_lost(entry.into_message(), here, error) else { continue };
-            // Without memory to carry it out of the lock it is closed here.
-            if orphans.try_reserve(1).is_ok() {
-                orphans.push(orphan);
+            carry_out(&mut orphans, orphan);
+        }
+        orphans
+    }
+
+    /// These will not leave: what nobody gets back is to be dropped outside the lock.
+    pub(super) fn lose(&mut self, rest: Leftover<F>, here: &Own, error: E) -> Vec<Message<F>> {
+        let mut orphans = Vec::new();
+        for message in rest {
+            if let Some(orphan) = self.settle_lost(message, here, error) {
+                carry_out(&mut orphans, orphan);
             }
         }
         orphans
@@ -233,5 +241,12 @@ impl<P: Profile, F, E: Copy> Shared<P, F, E> {
         if let Some(sender) = &mut self.sender {
             sender.release();
         }
+    }
+}
+
+/// Without memory to carry it out of the lock it is closed here.
+fn carry_out<F>(orphans: &mut Vec<Message<F>>, orphan: Message<F>) {
+    if orphans.try_reserve(1).is_ok() {
+        orphans.push(orphan);
     }
 }

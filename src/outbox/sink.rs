@@ -1,6 +1,6 @@
 //! Where the flusher writes to: the outbox never meets a socket.
 
-use crate::machine::Sender;
+use crate::machine::{Leftover, Sender};
 use crate::message::Message;
 use crate::profile::Profile;
 
@@ -14,7 +14,7 @@ pub enum Step<F, E> {
     /// The kernel does not take the first message; the direction lives on.
     Refused(Message<F>, E),
     /// The direction is over. What did not leave, in order.
-    Over(Vec<Message<F>>, E),
+    Over(Leftover<F>, E),
 }
 
 /// Where the flusher writes to.

@@ -4,8 +4,7 @@ use super::call::Own;
 use super::shared::Shared;
 use super::waiting::Calls;
 use super::{Outbox, Patience, Sink, Step};
-use crate::machine::{Outgoing, Sender};
-use crate::message::Message;
+use crate::machine::{Leftover, Outgoing, Sender};
 use crate::profile::Profile;
 use crate::sync::{MutexGuard, broken, lock};
 
@@ -145,12 +144,11 @@ impl<'a, P: Profile, F, E: Copy> Tenure<'a, P, F, E> {
     fn give_up(
         &mut self,
         mut shared: MutexGuard<'a, Shared<P, F, E>>,
-        rest: Vec<Message<F>>,
+        rest: Leftover<F>,
         own: &Own,
         error: E,
     ) -> MutexGuard<'a, Shared<P, F, E>> {
-        let rest = rest.into_iter();
-        let orphans: Vec<_> = rest.filter_map(|message| shared.settle_lost(message, own, error)).collect();
+        let orphans = shared.lose(rest, own, error);
         let calls = self.put_back(&mut shared);
         let behind = shared.abandon(own, error);
         drop(shared);

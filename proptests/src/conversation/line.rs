@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use fdpost::machine::{Failure, Outcome, Receiver, Sender, Transmit, table::State};
+use fdpost::machine::{Failure, Leftover, Outcome, Receiver, Sender, Transmit, table::State};
 use fdpost::message::Message;
 use fdpost::{Fault, Limits, Profile};
 
@@ -280,7 +280,7 @@ impl<P: Profile> Line<P> {
     }
 
     /// What did not leave came back, whole and in order; what did is read, and then the end.
-    fn closed(&mut self, back: Vec<Message<Token>>, begun: bool) {
+    fn closed(&mut self, back: Leftover<Token>, begun: bool) {
         assert_eq!(back.len(), self.queue.len());
         back.into_iter().zip(self.queue.drain(..)).for_each(|(back, heard)| same(back, &heard));
         self.shut = true;

@@ -10,6 +10,7 @@ use super::event::{BrokerEvent, Departure};
 use super::line::Line;
 use super::watch::{Interest, Token};
 use super::{Broker, Credentials};
+use crate::broker::sorted::NoMemory;
 use crate::broker::{Answer, Id, Refusal};
 use crate::driver::channel::Channel;
 use crate::driver::error::Error;
@@ -82,7 +83,8 @@ impl Broker {
     fn admit(&mut self, mut channel: Channel<Packet>) {
         let Ok(party) = channel.peer() else { return self.hang_up(channel) };
         self.settle(&mut channel);
-        let admitted = self.registry.connect(party.into()).and_then(|id| {
+        let room = self.make_room().map_err(|NoMemory| Refusal::Exhausted);
+        let admitted = room.and_then(|()| self.registry.connect(party.into())).and_then(|id| {
             let watched = self.watch.add(&channel, Token::Line(id), Interest::Reading);
             watched.map(|()| id).map_err(|_| {
                 self.registry.gone(id);
@@ -91,7 +93,8 @@ impl Broker {
         });
         match admitted {
             Ok(id) => {
-                self.lines.insert(id, Line::new(channel));
+                // There is room.
+                let _never = self.lines.insert(id, Line::new(channel));
                 self.stats.connected = self.stats.connected.saturating_add(1);
                 self.tell(&BrokerEvent::Connected { id, party });
             }
@@ -102,6 +105,16 @@ impl Broker {
                 self.turned_away(party, Some(refusal));
             }
         }
+    }
+
+    /// Memory for one connection more, wherever it may come to stand: what a stranger makes grow must
+    /// be able to say "no memory" (P4).
+    fn make_room(&mut self) -> Result<(), NoMemory> {
+        self.lines.make_room()?;
+        // Each line stands there once at most; beside them those of lines that are gone.
+        let all = self.lines.len().saturating_add(1);
+        self.ready.try_reserve(all).map_err(|_| NoMemory)?;
+        self.paused.try_reserve(all).map_err(|_| NoMemory)
     }
 
     /// Its room for what is unread, and who closes what it should not have sent.

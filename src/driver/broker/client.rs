@@ -12,6 +12,7 @@ use crate::driver::channel::{Channel, Closer};
 use crate::driver::credentials::{Credentials, PeerRule};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::{Error, SendError};
+use crate::error::Exhausted;
 use crate::limits::Limits;
 use crate::profile::{Packet, Profile};
 
@@ -215,6 +216,7 @@ impl BrokerClient {
 
     /// Sends a request and waits for its answer.
     fn request(&mut self, request: Request, deadline: Deadline) -> Result<(Answer, Option<OwnedFd>), Error> {
+        self.make_room()?;
         let correlation = self.next.wrapping_add(1).max(1);
         self.next = correlation;
         match self.channel.send_by(request.message(correlation, true), deadline) {
@@ -230,6 +232,14 @@ impl BrokerClient {
                 }
             }
         }
+    }
+
+    /// Memory for one request more, and for what its answer makes of it.
+    fn make_room(&mut self) -> Result<(), Exhausted> {
+        let short = |bytes: usize| Exhausted::OutOfMemory { bytes: bytes as u64 };
+        self.pending.try_reserve(1).map_err(|_| short(size_of::<Pending>()))?;
+        let names = self.pending.len().saturating_add(1);
+        self.names.try_reserve(names).map_err(|_| short(size_of::<(Name, Wire)>()))
     }
 
     /// A broker that closed may have said why before.

@@ -110,7 +110,7 @@ impl<P: Profile> Channel<P> {
     }
 
     fn holds_back(&self) -> Option<Misuse> {
-        let holds = if !self.stranded.is_empty() {
+        let holds = if !self.stranded.is_empty() || self.unlisted.len() > 0 {
             "messages that did not leave"
         } else if self.ended().or(self.dead).is_some() || self.was_shut_down() {
             return Some(Misuse::DirectionClosed);

@@ -58,7 +58,11 @@ impl<P: Profile> Channel<P> {
     pub fn send_all_by(&mut self, messages: &mut Vec<Owned>, deadline: Deadline) -> Result<Sent, Error> {
         let ready = self.check_alive().and_then(|()| self.flush_until(deadline, PollFlags::empty()));
         if let Err(SendError { error, messages: pending }) = ready {
-            messages.splice(0..0, pending);
+            if messages.try_reserve(pending.len()).is_ok() {
+                messages.splice(0..0, pending);
+            } else {
+                self.strand(pending);
+            }
             return Err(error);
         }
         let sent = if matches!(P::FRAMING, Framing::MessagesPerPacket(_)) {

@@ -270,7 +270,7 @@ impl<P: Profile> Channel<P> {
                 // Of a dead peer a datagram socket says nothing but this.
                 let gone = matches!(error.error, Error::PeerGone { .. });
                 self.hung_up |= gone && matches!(P::FRAMING, Framing::PartPerDatagram);
-                self.stranded.extend(error.messages);
+                self.strand(error.messages);
                 false
             }
         }

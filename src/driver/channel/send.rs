@@ -247,9 +247,31 @@ impl<P: Profile> Channel<P> {
     /// Hands back what was stranded, if this direction is dead.
     pub(in crate::driver) fn check_alive(&mut self) -> Result<(), SendError> {
         let Some(error) = self.condemned.or(self.dead) else { return Ok(()) };
+        if self.unlisted.len() == 0 {
+            self.unlisted = self.sender.close();
+        }
+        Err(SendError::new(error, self.list()))
+    }
+
+    /// What was left behind and nobody has yet, with room for one message more. Where there is no
+    /// memory for so long a list, it is for a later call to say.
+    fn list(&mut self) -> Vec<Owned> {
         let mut back = std::mem::take(&mut self.stranded);
-        back.extend(self.sender.close());
-        Err(SendError::new(error, back))
+        if back.try_reserve_exact(self.unlisted.len().saturating_add(1)).is_err() {
+            self.stranded = back;
+            return Vec::new();
+        }
+        back.extend(self.unlisted.by_ref());
+        back
+    }
+
+    /// Keeps what came back to nobody.
+    pub(super) fn strand(&mut self, mut messages: Vec<Owned>) {
+        if self.stranded.is_empty() {
+            self.stranded = messages;
+        } else if self.stranded.try_reserve(messages.len()).is_ok() {
+            self.stranded.append(&mut messages);
+        }
     }
 
     /// As far as it goes without waiting.
@@ -287,7 +309,16 @@ impl<P: Profile> Channel<P> {
                 let error = self.refusal(errno, &message);
                 Err(SendError::new(error, vec![message]))
             }
-            Outcome::Closed(messages) => Err(SendError::new(self.died(errno, messages.first()), messages)),
+            Outcome::Closed(leftover) => {
+                let error = self.died(errno, leftover.first());
+                self.unlisted = leftover;
+                let mut messages = self.list();
+                // Whoever sends gets at least its own.
+                if messages.is_empty() {
+                    messages.extend(self.unlisted.next_back());
+                }
+                Err(SendError::new(error, messages))
+            }
         }
     }
 

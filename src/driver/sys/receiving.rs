@@ -6,6 +6,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::socket::{MsgFlags, recv};
 
 use super::{BATCH, Scratch, raised, retry};
 use crate::error::Malformed;
@@ -95,6 +96,14 @@ fn one(
     hunk.set_head(head.get(..length.min(head_room)).unwrap_or_default());
     take(hunk, &header, vector.iov_len, slot, length, length.min(head_room));
     Ok(1)
+}
+
+/// Throws away all that is queued on a socket that was shut down, so that no more comes. Takes no
+/// memory: without room for control data the kernel closes what descriptors there are.
+pub(in crate::driver) fn discard(socket: BorrowedFd<'_>) {
+    let mut bytes = [0; 4096];
+    let again = |result| !matches!(result, Ok(0) | Err(_)) || result == Err(Errno::EINTR);
+    while again(recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT)) {}
 }
 
 fn several(

@@ -6,7 +6,7 @@ use super::{BrokerClient, HAND_OVERS_MOST, Handed, Pending};
 use crate::broker::{Answer, Name, Peer, Refusal, Request};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::Error;
-use crate::error::Violation;
+use crate::error::{Exhausted, Violation};
 use crate::message::{Head, Message};
 
 /// An answer: to which request, what, and the end that came with it.
@@ -15,6 +15,9 @@ pub(super) type Heard = (u32, Answer, Option<OwnedFd>);
 impl BrokerClient {
     /// The next answer; `None`: something came that answers no request, and was dealt with.
     pub(super) fn hear(&mut self, deadline: Deadline) -> Result<Option<Heard>, Error> {
+        // Before anything is taken out of the socket: a hand-over is not lost for want of memory.
+        let bytes = size_of::<Handed>() as u64;
+        self.handed.try_reserve(1).map_err(|_| Exhausted::OutOfMemory { bytes })?;
         let mut message = match self.channel.receive_by(deadline) {
             Ok(message) => message,
             Err(Error::Closed) => return Err(self.turned_away.map_or(Error::Closed, Error::BrokerRefused)),
