@@ -160,10 +160,11 @@ evidence-record: ## run METHODS (of docs/evidence/methods.ini) and keep their fi
 doc: ## the API's documentation
 	cargo doc --locked --no-deps --features arbitrary,broker,tokio
 
-mutants: ## how many planted changes the tests notice (hours)
-	@if command -v cargo-mutants >/dev/null; then \
-	  cargo mutants --features $(FEATURES) -f 'src/wire/**' -f 'src/profile/**' -f 'src/machine/**' -f 'src/driver/**'; \
-	  else $(call skipped,cargo-mutants is not installed (cargo install cargo-mutants)); fi
+mutants: ## how many planted changes the tests notice (hours): AREA="wire profile machine outbox driver" FILES=glob SHARD=0/8 RESUME=1
+	@if ! command -v cargo-mutants >/dev/null; then $(call skipped,cargo-mutants is not installed (cargo install cargo-mutants)); \
+	elif ! command -v python3 >/dev/null; then $(call skipped,mutants (apt-get install python3)); \
+	else .ci/mutants $(addprefix --files=,$(FILES)) $(addprefix --shard=,$(SHARD)) $(if $(RESUME),--resume) \
+	  $(or $(AREA),wire profile machine outbox driver); fi
 
 # Each stage says when it ended, so that a log tells where the time went, or where it stopped. A stage
 # that fails is tried once more, because machines are shared: what passes then is called flaky, in
