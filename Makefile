@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/nopanic/Cargo.toml benches/Cargo.toml benches/staticlib/Cargo.toml
+PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/nopanic/Cargo.toml benches/Cargo.toml benches/staticlib/Cargo.toml examples/soak/Cargo.toml
 I686 := i686-unknown-linux-gnu
 MSRV := 1.85.0
 # All that a user may ask for.
@@ -21,7 +21,7 @@ dictionary = $(addprefix -dict=,$(wildcard fuzz/dictionaries/$(1).dict))
 skipped = echo "skipped: $(1)"
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: pure evidence evidence-record help demo demo-libcamera test check prop loom loom-mutants stress tsan faults fuzz fuzz-smoke fuzz-planted fuzz-seeds fuzz-coverage oss-fuzz nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
+.PHONY: pure evidence evidence-record help demo demo-libcamera test check prop loom loom-mutants stress tsan faults soak soak-publish fuzz fuzz-smoke fuzz-planted fuzz-seeds fuzz-coverage oss-fuzz nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -54,6 +54,15 @@ stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten wi
 faults: ## each system call fails, at every time and with every error: over pairs, calls, a broker, and real programs
 	cargo build --locked --quiet --features cli --bin fdpost --example broker --example faults
 	$(CARGO_TARGET_DIR)/debug/examples/faults $(SCENARIO)
+
+# Debug: its assertions are on. Each planted defect first, so that the long run is worth its time.
+soak: ## honest and hostile processes for MINUTES (10), killed and restarted; what they hold stays flat (target/soak/soak.svg)
+	cargo build --locked --quiet --manifest-path examples/soak/Cargo.toml
+	$(CARGO_TARGET_DIR)/debug/fdpost-soak planted
+	$(CARGO_TARGET_DIR)/debug/fdpost-soak $${MINUTES:-10} --svg $(CARGO_TARGET_DIR)/soak/soak.svg $${SEED:+--seed $$SEED}
+
+soak-publish: ## what `make soak` drew last becomes docs/soak.svg
+	cp $(CARGO_TARGET_DIR)/soak/soak.svg docs/soak.svg
 
 bench: ## fdpost and its peers side by side: target/bench/report.json, report.md (GOALS="--goal 3 --goal 4" for some)
 	cargo run --locked --release --quiet --manifest-path benches/Cargo.toml -- $(GOALS)
@@ -170,7 +179,7 @@ mutants: ## how many planted changes the tests notice (hours): AREA="wire profil
 # that fails is tried once more, because machines are shared: what passes then is called flaky, in
 # words and at the end, and is a defect to be mended; what fails twice fails.
 ci: ## what .ci/run runs
-	@flaky=(); set -- check test loom 'stress MESSAGES=2000000' msrv nopanic test-i686 bench-smoke fuzz-smoke demo demo-libcamera; \
+	@flaky=(); set -- check test loom 'stress MESSAGES=2000000' 'soak MINUTES=0.3' msrv nopanic test-i686 bench-smoke fuzz-smoke demo demo-libcamera; \
 	for stage in "$$@"; do \
 	  echo "== $$stage"; \
 	  if ! $(MAKE) --no-print-directory $$stage; then \

@@ -81,15 +81,19 @@ pub fn files(count: usize) -> Vec<OwnedFd> {
         .collect()
 }
 
-/// A pidfd of a process (pidfd_open(2)).
-#[allow(unsafe_code, reason = "nix has no pidfd_open")]
+/// A pidfd of a process.
 pub fn pidfd(process: u32) -> OwnedFd {
-    let process = nix::libc::pid_t::try_from(process).unwrap();
+    try_pidfd(process).unwrap()
+}
+
+/// A pidfd of a process that may be gone (pidfd_open(2)).
+#[allow(unsafe_code, reason = "nix has no pidfd_open")]
+pub fn try_pidfd(process: u32) -> nix::Result<OwnedFd> {
     // SAFETY: the call takes two numbers and returns a new descriptor.
     let number = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, process, 0) };
-    let number = Errno::result(number).unwrap();
+    let number = Errno::result(number)?;
     // SAFETY: it was just made, and nobody else knows of it.
-    unsafe { OwnedFd::from_raw_fd(number as i32) }
+    Ok(unsafe { OwnedFd::from_raw_fd(number as i32) })
 }
 
 /// Sends bytes and descriptors as they are: what no honest peer would do.
