@@ -81,3 +81,56 @@ impl Default for Bounds {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(messages: u64, bytes: u64, descriptors: u64) -> Sending {
+        Sending { messages, bytes, descriptors }
+    }
+
+    #[test]
+    fn each_bound_is_set_by_itself() {
+        let bounds = Bounds::new().messages(7).bytes(8).descriptors(9).tenure(10);
+        assert_eq!(bounds, Bounds { messages: 7, bytes: 8, descriptors: 9, tenure: 10 });
+        assert_eq!(Bounds::default(), Bounds::new());
+        assert_eq!(Bounds::new(), Bounds { messages: 1024, bytes: 1_048_576, descriptors: 256, tenure: 64 });
+    }
+
+    #[test] // P4: each bound by itself keeps a message out, and none keeps out the first.
+    fn what_is_admitted() {
+        let bounds = Bounds { messages: 3, bytes: 10, descriptors: 2, tenure: 1 };
+        let message = Message::new([0; 4]).with(()).with(());
+        for (load, admitted) in [
+            (load(0, 0, 0), true),
+            (load(2, 6, 0), true),
+            (load(3, 6, 0), false),
+            (load(2, 7, 0), false),
+            (load(2, 6, 1), false),
+        ] {
+            assert_eq!(bounds.admit(&load, &message), admitted, "{load:?}");
+        }
+        let large = Message::new([0; 11]).with(()).with(()).with(());
+        assert!(bounds.admit(&load(0, 0, 0), &large), "nothing else is queued");
+        assert!(!bounds.admit(&load(1, 0, 0), &large));
+    }
+
+    #[test]
+    fn room_is_for_some_message_and_half_of_it_of_each_bound() {
+        let bounds = Bounds { messages: 6, bytes: 10, descriptors: 8, tenure: 1 };
+        for (load, room, half) in [
+            (load(0, 0, 0), true, true),
+            (load(3, 5, 4), true, true),
+            (load(4, 5, 4), true, false),
+            (load(3, 6, 4), true, false),
+            (load(3, 5, 5), true, false),
+            (load(5, 10, 8), true, false),
+            (load(6, 0, 0), false, false),
+            (load(1, 11, 0), false, false),
+            (load(1, 0, 9), false, false),
+        ] {
+            assert_eq!((bounds.has_room(&load), bounds.is_half_free(&load)), (room, half), "{load:?}");
+        }
+    }
+}

@@ -104,3 +104,38 @@ impl Own {
         self.ranges().any(|numbers| numbers.contain(number))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test] // P7: whose messages are whose, where other senders' came between those of a burst.
+    fn numbers_of_a_burst() {
+        let mut own = Own::new();
+        assert_eq!((own.last(), own.ranges().count()), (0, 0));
+        for number in [3, 4, 5, 9, 10, 20] {
+            own.add(number);
+        }
+        let numbers = |first, last| Numbers { first, last };
+        assert_eq!(own.ranges().collect::<Vec<_>>(), [numbers(3, 5), numbers(9, 10), numbers(20, 20)]);
+        assert_eq!((own.last(), numbers(3, 5).first()), (20, 3));
+        let contained: Vec<_> = (0..25).filter(|number| own.contains(*number)).collect();
+        assert_eq!(contained, [3, 4, 5, 9, 10, 20]);
+        assert_eq!(Own::of(4).ranges().collect::<Vec<_>>(), [numbers(4, 4)]);
+    }
+
+    #[test] // P4: memory is asked for before a message is accepted, and only where it will be used.
+    fn memory_for_a_number() {
+        let mut own = Own::new();
+        let next = |own: &mut Own, number| {
+            own.reserve(number).unwrap();
+            let capacity = own.earlier.capacity();
+            own.add(number);
+            assert_eq!(own.earlier.capacity(), capacity, "memory that was not asked for");
+            capacity
+        };
+        assert_eq!((next(&mut own, 1), next(&mut own, 2)), (0, 0), "one behind the other");
+        assert!(next(&mut own, 5) > 0);
+        assert_eq!(own.earlier.len(), 1);
+    }
+}
