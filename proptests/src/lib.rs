@@ -19,6 +19,7 @@ pub mod send_fd;
 pub mod sender;
 pub mod strategy;
 pub mod transcript;
+pub mod walk;
 #[path = "../../tests/support/wires.rs"]
 pub mod wires;
 

@@ -1,15 +1,39 @@
 //! The reference model: what `docs/PROTOCOL.md` says, and the head of [`crate::wires`]. Slow and
 //! obvious: it starts again from the first read every time, and takes streams byte by byte.
 use crate::log::{Event, Heard, Judgement, Read, Wire};
+use fdpost::machine::table::Input;
 use fdpost::{Head, Limits};
 use std::time::Duration;
 
 /// Judges a whole conversation.
 pub fn judge(wire: Wire, limits: &Limits, log: &[Event]) -> Judgement {
-    let mut model = Model { wire, limits, messages: Vec::new(), half: None };
+    follow(wire, limits, log).judgement
+}
+
+/// A conversation, and how far it came.
+#[derive(Debug)]
+pub struct Followed {
+    pub judgement: Judgement,
+    /// What it amounts to in the words of the receiver's table.
+    pub inputs: Vec<Input>,
+    /// The message that is not whole, unless the conversation is over.
+    pub half: Option<Half>,
+}
+
+/// Judges a whole conversation, and says how far it came.
+pub fn follow(wire: Wire, limits: &Limits, log: &[Event]) -> Followed {
+    let mut model = Model { wire, limits, messages: Vec::new(), half: None, inputs: Vec::new() };
     let verdict = log.iter().find_map(|event| model.event(event).err());
     let deadline = if verdict.is_none() { model.deadline() } else { None };
-    Judgement { messages: model.messages, verdict: verdict.unwrap_or("more"), deadline }
+    let half = model.half.take().filter(|_| verdict.is_none());
+    match verdict {
+        Some("end") => model.inputs.push(Input::End),
+        // Every other row of that input has been noted where it was met.
+        Some("payload-missing") | None => {}
+        Some(_) => model.inputs.push(Input::Breach),
+    }
+    let judgement = Judgement { messages: model.messages, verdict: verdict.unwrap_or("more"), deadline };
+    Followed { judgement, inputs: model.inputs, half }
 }
 
 struct Model<'a> {
@@ -17,25 +41,29 @@ struct Model<'a> {
     limits: &'a Limits,
     messages: Vec<Heard>,
     half: Option<Half>,
+    inputs: Vec<Input>,
 }
 
 /// A message begun. `parts`: its bytes so far, part by part.
-#[derive(Default)]
-struct Half {
-    begun: Duration,
-    moved: Duration,
-    parts: Vec<Vec<u8>>,
-    head: Head,
-    size: usize,
-    count: usize,
-    descriptors: Vec<u64>,
+#[derive(Debug, Default)]
+pub struct Half {
+    pub begun: Duration,
+    pub moved: Duration,
+    pub parts: Vec<Vec<u8>>,
+    pub head: Head,
+    pub size: usize,
+    pub count: usize,
+    pub descriptors: Vec<u64>,
 }
 
 impl Model<'_> {
     fn event(&mut self, event: &Event) -> Result<(), &'static str> {
         let over = Err(if self.half.is_some() { "payload-missing" } else { "end" });
         let read = match event {
-            Event::Block(now) if self.deadline().is_some_and(|due| *now >= due) => return over,
+            Event::Block(now) if self.deadline().is_some_and(|due| *now >= due) => {
+                self.inputs.push(Input::Overdue);
+                return over;
+            }
             Event::Block(_) => return Ok(()),
             Event::Read(read) => read,
         };
@@ -49,10 +77,11 @@ impl Model<'_> {
         let whole = read.bytes.is_empty() || matches!(self.wire, Wire::Libcamera | Wire::Packet);
         check(!(whole && read.malformed), "control-malformed")?; // CO-4
         check(!(whole && read.unknown), "control-unknown")?; // CO-5
+        let ends = void && (read.end || self.wire != Wire::Libcamera);
+        self.inputs.extend((ends && self.half.is_some()).then_some(Input::End));
         match self.wire {
-            Wire::Libcamera if read.end && void => over,
+            _ if ends => over, // CO-9, CO-10
             Wire::Libcamera => self.datagram(read, pool, cut),
-            _ if void => over, // CO-9, CO-10
             Wire::Packet => self.packet(read, pool, cut),
             _ => {
                 check(!read.bytes.is_empty(), "descriptor-unexpected")?;
@@ -89,6 +118,8 @@ impl Model<'_> {
                 self.whole()?;
             }
         }
+        let partial = self.half.as_ref().is_some_and(|half| !half.parts.last().unwrap().is_empty());
+        self.inputs.extend(partial.then_some(Input::Bytes));
         Ok(())
     }
 
@@ -143,6 +174,7 @@ impl Model<'_> {
             Wire::VhostUser => stage == 1 && half.size > 0,
             _ => stage == 1,
         };
+        self.inputs.push(if another { Input::Part } else { Input::Message });
         if another {
             half.parts.push(Vec::new());
             self.half = Some(half);
@@ -189,6 +221,7 @@ impl Model<'_> {
             check(reply_descriptors == 0 || may_reply, "header-reserved")?; // PK-5
             check(size <= self.limits.payload.min(4_194_288) as usize, "payload-too-large")?; // CO-1, PK-15
             check(count <= self.limits.descriptors.into(), "too-many-descriptors")?; // CO-2
+            self.inputs.extend((size > 0 || count > 0).then_some(Input::Part));
             let (payload, after) = body.split_at_checked(size).ok_or("frame-overrun")?; // PK-6
             claimed += count;
             check(frames == 0 || claimed <= 16, "too-many-descriptors")?; // PK-9
@@ -197,6 +230,7 @@ impl Model<'_> {
             let head = Head { kind, correlation, flags, reply_descriptors };
             let descriptors = pool.drain(..count).collect();
             self.messages.push(Heard { head, payload: payload.to_vec(), descriptors });
+            self.inputs.push(Input::Message);
             (frames, rest) = (frames + 1, after);
         }
         check(pool.is_empty() || claimed > 0, "descriptor-unexpected")?; // PK-11
