@@ -3,55 +3,18 @@
 
 #[path = "support/driver.rs"]
 mod driver;
+#[path = "support/room.rs"]
+mod room;
 mod support;
 
 use driver::{message, soon};
 use fdpost::{Channel, Error, Exhausted, Libcamera, Limits, Packet, Profile};
 use nix::libc::rlim_t;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::os::fd::{AsRawFd, OwnedFd};
+use room::{Room, owned};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use support::{Ledger, assert_child, child, child_value, descriptors, files, identity, is_shut_down};
-
-/// Installs may use exactly `free` numbers more: holes below the highest open descriptor are
-/// filled first, so that the limit can stand right above it.
-struct Room {
-    _plugs: Vec<OwnedFd>,
-    before: (rlim_t, rlim_t),
-}
-
-impl Room {
-    fn of(free: rlim_t) -> Self {
-        let highest = *descriptors().last_key_value().unwrap().0;
-        let mut plugs = Vec::new();
-        loop {
-            let plug = nix::fcntl::fcntl(std::io::stderr(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(0));
-            let plug = owned(plug.unwrap());
-            let number = plug.as_raw_fd();
-            if number > highest {
-                break;
-            }
-            plugs.push(plug);
-        }
-        let before = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-        let soft = rlim_t::try_from(highest).unwrap() + 1 + free;
-        setrlimit(Resource::RLIMIT_NOFILE, soft, before.1).unwrap();
-        Self { _plugs: plugs, before }
-    }
-}
-
-#[allow(unsafe_code, reason = "fcntl returns the new descriptor as a number")]
-fn owned(number: i32) -> OwnedFd {
-    use std::os::fd::FromRawFd;
-    // SAFETY: F_DUPFD_CLOEXEC just made it, and nobody else knows it.
-    unsafe { OwnedFd::from_raw_fd(number) }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        setrlimit(Resource::RLIMIT_NOFILE, self.before.0, self.before.1).unwrap();
-    }
-}
 
 /// One message of `sent` descriptors into room for `free`.
 fn at_the_limit<P: Profile>(sent: usize, free: usize) {

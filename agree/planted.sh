@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Each patch of agree/planted is a defect of the driver, of the simulated kernel or of the model, put
+# into a copy of the code: the real play and the simulated one may no longer agree. Its first line
+# says which defect.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+base=${CARGO_TARGET_DIR:-$PWD/target}/agree-planted
+copy=$base/copy
+export CARGO_TARGET_DIR=$base/target RUST_BACKTRACE=0 CASES=${CASES:-300}
+
+# Only what differs is written, so that cargo builds only that again.
+refresh() {
+  mkdir -p "$copy"
+  git ls-files -z src tests/support fuzz/corpus/receiver proptests agree Cargo.toml Cargo.lock README.md |
+    while IFS= read -r -d '' file; do
+      [ -f "$file" ] || continue
+      cmp -s "$file" "$copy/$file" || { mkdir -p "$copy/$(dirname "$file")"; cp "$file" "$copy/$file"; }
+    done
+}
+
+missed=0
+for patch in agree/planted/*.patch; do
+  name=$(basename "$patch" .patch)
+  refresh
+  patch --quiet --no-backup-if-mismatch -p1 -d "$copy" <"$patch"
+  cargo test --locked --quiet --no-run --manifest-path "$copy/agree/Cargo.toml" 2>"$base/$name.build" ||
+    { cat "$base/$name.build"; exit 1; }
+  if timeout 600 cargo test --locked --quiet --manifest-path "$copy/agree/Cargo.toml" -- --test-threads=1 >"$base/$name.log" 2>&1; then
+    echo "missed: $name"
+    missed=1
+  else
+    tests=$(sed -n 's/^    \([a-z_]*\)$/\1/p' "$base/$name.log" | sort -u | paste -sd' ')
+    why=$(grep -oE 'really and (in the simulation|the model.s)|descriptors open now and before the test|no room' "$base/$name.log" | sort -u | paste -sd, || true)
+    [ -n "$why" ] || { cat "$base/$name.log"; echo "$name: failed for another reason than disagreement"; exit 1; }
+    echo "planted: agree: $(head -1 "$patch") -> \`make agree\`, $tests: compared ${why//,/, }"
+  fi
+done
+refresh
+exit "$missed"
