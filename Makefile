@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/nopanic/Cargo.toml benches/Cargo.toml benches/staticlib/Cargo.toml examples/soak/Cargo.toml
+PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml agree/Cargo.toml tests/nopanic/Cargo.toml benches/Cargo.toml benches/staticlib/Cargo.toml examples/soak/Cargo.toml
 I686 := i686-unknown-linux-gnu
 MSRV := 1.85.0
 # All that a user may ask for.
@@ -19,6 +19,8 @@ FUZZ_SECONDS ?= 18
 T ?= receiver
 dictionary = $(addprefix -dict=,$(wildcard fuzz/dictionaries/$(1).dict))
 skipped = echo "skipped: $(1)"
+# A figure's digits in groups of three.
+commas = sed -E ':a; s/([0-9])([0-9]{3})($$|[^0-9])/\1,\2\3/; ta'
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
 .PHONY: pure evidence evidence-record help demo demo-libcamera test check prop loom loom-mutants stress tsan faults soak soak-publish fuzz fuzz-smoke fuzz-planted fuzz-seeds fuzz-coverage oss-fuzz nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
@@ -34,16 +36,30 @@ demo-libcamera: ## drive libcamera's packaged worker (installed when root and ab
 	  apt-get install -y libcamera-ipa || { apt-get update && apt-get install -y libcamera-ipa; } || true; fi
 	cargo run --locked --quiet --example libcamera_worker
 
-test: ## unit, integration, doc and property tests, and the corpus replayed
+test: ## unit, integration, doc and property tests, and the corpus replayed, simulated and really
 	RUST_TEST_THREADS=1 cargo test --locked --features $(FEATURES)
 	cargo test --locked --manifest-path proptests/Cargo.toml
+	cargo test --locked --manifest-path agree/Cargo.toml
 
 prop: ## property tests with CASES cases each (default 10000)
-	PROPTEST_CASES=$${CASES:-10000} cargo test --locked --release --manifest-path proptests/Cargo.toml
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	PROPTEST_CASES=$${CASES:-10000} cargo test --locked --release --manifest-path proptests/Cargo.toml -- --nocapture --test-threads=1 | tee "$$log"; \
+	count=$$(grep -c 'property: ' "$$log"); cases=$$(sed -n 's/.*property: \([0-9]*\) cases.*/\1/p' "$$log" | sort -n | head -1); \
+	echo "evidence: prop: $$count properties, $$cases cases of each at least; $$(grep -c 'fuzz/corpus/' "$$log") files of the corpora replayed" | $(commas)
+
+.PHONY: agree
+agree: ## CASES (2000) scripts of each wire and the corpus: real sockets against the simulated ones; planted defects
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	CASES=$${CASES:-2000} cargo test --locked --manifest-path agree/Cargo.toml -- --nocapture --test-threads=1 | tee "$$log" | grep -v fuzz/corpus; \
+	agree/planted.sh; sed -n 's/.*\(agree: [A-Za-z]*: .* played\)/evidence: \1/p' "$$log" | $(commas)
 
 loom: ## models of the outbox: every interleaving within three preemptions, all where two threads meet
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	RUSTFLAGS="--cfg fdpost_loom" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom \
-	  cargo test --locked --release --manifest-path loom-tests/Cargo.toml
+	  cargo test --locked --release --manifest-path loom-tests/Cargo.toml -- --nocapture --test-threads=1 | tee "$$log"; \
+	sed -n 's/.*schedules: //p' "$$log" | awk -F', ' '{ models[$$2]++; schedules[$$2] += $$1 } \
+	  END { for (bound in models) print "evidence: loom: " models[bound] " models passed, " bound ": " schedules[bound] " schedules" }' | \
+	  sort | $(commas)
 
 loom-mutants: ## show each model a planted defect of the real code
 	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom loom-tests/mutants.sh
@@ -53,7 +69,8 @@ model: ## every state and input of the real machines, under a stated alphabet (D
 	cargo run --locked --release --quiet --manifest-path proptests/Cargo.toml --example model -- $(if $(DEPTH),--depth $(DEPTH)) $(MACHINES)
 
 stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten with a descriptor
-	cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000}
+	@cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000} | tee /dev/stderr | \
+	  sed -n 's/^\([0-9].*\); .*/evidence: stress: \1/p' | $(commas)
 
 faults: ## each system call fails, at every time and with every error: over pairs, calls, a broker, and real programs
 	cargo build --locked --quiet --features cli --bin fdpost --example broker --example faults

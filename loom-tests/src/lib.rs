@@ -19,11 +19,21 @@ pub enum Broken {
     Closed,
 }
 
-/// Runs a model with at most so many preemptions; without a bound, all.
+/// Runs a model with at most so many preemptions; without a bound, all. Says how many schedules
+/// that were.
 pub fn model(preemptions: Option<usize>, body: impl Fn() + Send + Sync + 'static) {
+    // Not loom's: the count is of schedules, and no part of any.
+    let schedules = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = schedules.clone();
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
-    builder.check(body);
+    builder.check(move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        body();
+    });
+    let bound = preemptions
+        .map_or("any number of preemptions".to_owned(), |most| format!("at most {most} preemptions"));
+    println!("schedules: {}, {bound}", schedules.load(std::sync::atomic::Ordering::Relaxed));
 }
 
 /// Who has an owner. Not loom's: looking at it is no step of the model.

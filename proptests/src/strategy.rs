@@ -12,6 +12,15 @@ use crate::peer::SLOWLY;
 use crate::script::{Script, Spec, Step};
 use crate::sender::{Op, Plan};
 
+/// So many cases of a property, or what `PROPTEST_CASES` says, and says that. A failure is printed,
+/// shrunk, as a value that a test can hold; nothing is written beside the sources.
+pub fn config(cases: u32) -> ProptestConfig {
+    let wanted = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let cases = wanted.unwrap_or(cases);
+    println!("property: {cases} cases");
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 /// Scripts for one wire.
 pub fn scripts(wire: Wire) -> impl Strategy<Value = Script> {
     let habits = prop_oneof![2 => Just(0_u8), 3 => any::<u8>()];

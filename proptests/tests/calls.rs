@@ -3,15 +3,11 @@
 use std::collections::BTreeMap;
 
 use fdpost_proptests::calls::{Content, Op, Plan, check, check_bytes};
+use fdpost_proptests::strategy::config;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: cases.unwrap_or(1024), failure_persistence: None, ..ProptestConfig::default() }
-}
 
 /// Mostly honest, so that conversations are long.
 fn contents() -> impl Strategy<Value = Content> {
@@ -53,7 +49,7 @@ fn plans(wire: u8) -> impl Strategy<Value = Plan> {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(1024))]
 
     #[test] // P1, P2, P3, P5, P8; CA-1 to CA-17
     fn calls_over_packet_are_what_the_model_says(plan in plans(0)) {

@@ -4,19 +4,14 @@ use std::collections::BTreeMap;
 
 use fdpost_proptests::conversation::{check, check_bytes};
 use fdpost_proptests::log::Wire;
-use fdpost_proptests::strategy::conversations;
+use fdpost_proptests::strategy::{config, conversations};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: cases.unwrap_or(256), failure_persistence: None, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(256))]
 
     #[test] // P1, P2, P3, P5, P6
     fn what_leaves_over_libcamera_arrives(plan in conversations(Wire::Libcamera)) {

@@ -2,20 +2,13 @@
 
 use fdpost_proptests::log::Wire;
 use fdpost_proptests::script::Script;
-use fdpost_proptests::strategy::{brokered, controls, plans, scripts};
+use fdpost_proptests::strategy::{brokered, config, controls, plans, scripts};
 use fdpost_proptests::{broker, control, oracle, send_fd, sender};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// 512 cases of each, or what the environment says. A failure is printed, shrunk, as a value that
-/// a test can hold; nothing is written beside the sources.
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: cases.unwrap_or(512), failure_persistence: None, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(512))]
 
     #[test] // P1, P2, P3, P4, P5, P8
     fn libcamera_is_heard_as_the_model_says(script in scripts(Wire::Libcamera)) {

@@ -6,17 +6,12 @@ use std::path::Path;
 use fdpost_proptests::log::Wire;
 use fdpost_proptests::oracle;
 use fdpost_proptests::script::Script;
-use fdpost_proptests::strategy::scripts;
+use fdpost_proptests::strategy::{config, scripts};
 use fdpost_proptests::transcript::{check_bytes, check_script, of_script};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: cases.unwrap_or(256), failure_persistence: None, ..ProptestConfig::default() }
-}
 
 /// Words and numbers of which lines are made, so that many are nearly right.
 fn lines() -> impl Strategy<Value = String> {
@@ -51,7 +46,7 @@ fn lines() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(256))]
 
     #[test] // P1, P3, P5
     fn libcamera_is_replayed_as_it_was_heard(script in scripts(Wire::Libcamera)) {
