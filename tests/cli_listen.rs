@@ -225,6 +225,30 @@ fn only_the_user_that_is_named_is_served_or_served_by() {
     ledger.close();
 }
 
+#[test] // P5, P9
+fn what_a_stranger_sent_keeps_nobody_waiting() {
+    let ledger = Ledger::open();
+    let place = name();
+    let other = nix::unistd::getuid().as_raw() + 1;
+    let mut server =
+        serve(&place, &format!("--profile packet --max-descriptors 1 --peer-uid {other} --clients 1"));
+    let process = nix::unistd::Pid::from_raw(server.pid() as i32);
+    // All is in its queue before the server asks who it is.
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let (slow, far) = driver::lingering(300);
+    let begin = Instant::now();
+    let address = fdpost::Address::parse(&place);
+    let mut client = Channel::<Packet>::connect_by(&address, LIMITS, soon()).unwrap();
+    client.send(Message::new(b"close this").with(slow)).unwrap();
+    nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGCONT).unwrap();
+    let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
+    let refused = format!("refused: process {}, user {user}, group {group}", std::process::id());
+    says(server.child(), &[&refused]);
+    assert!(begin.elapsed() < Duration::from_secs(100), "who accepts waited for close(2)");
+    drop((server, client, far));
+    ledger.close();
+}
+
 #[test] // P5
 fn idle_is_nobody_at_all() {
     let ledger = Ledger::open();

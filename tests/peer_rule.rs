@@ -15,9 +15,9 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::process::Child;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use driver::soon;
@@ -32,7 +32,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{UnixAddr, bind};
 use nix::unistd::{ForkResult, Gid, Uid, fork, getgid, getuid, pipe, setgid, setuid};
 use seccomp::{Fate, filter_by};
-use support::{Ledger, assert_child, child, child_value, pidfd};
+use support::{Ledger, assert_child, child, child_value, is_shut_down, pidfd, raw_send};
 
 const LIMITS: Limits = Limits::new();
 
@@ -349,6 +349,57 @@ fn what_a_refused_client_sent_is_closed_by_the_reaper() {
     drop(grave.try_recv().unwrap());
     assert!(!is_held(&reading), "it was the last copy");
     drop((listener, grave, reading));
+    ledger.close();
+}
+
+#[test] // P2, P9
+fn what_an_impostor_sent_to_who_connected_is_closed_by_the_reaper() {
+    let ledger = Ledger::open();
+    let directory = Directory::new();
+    let path = directory.join("socket");
+    let impostor = UnixListener::bind(&path).unwrap();
+    let (reading, writing) = pipe().unwrap();
+    // While it is asked who it is, the impostor has accepted, and sent what close(2) could block on.
+    let accepted = Arc::new(Mutex::new(None));
+    let seen = accepted.clone();
+    let writing = Mutex::new(Some(writing));
+    let rule = PeerRule::new().test(move |_| {
+        let socket = impostor.accept().unwrap().0;
+        raw_send(&socket, b"hold this", &writing.lock().unwrap().take().into_iter().collect::<Vec<_>>());
+        *seen.lock().unwrap() = Some(socket);
+        false
+    });
+    let (dug, grave) = channel();
+    let rule = rule.reaper(move |socket: OwnedFd| dug.send(socket).unwrap());
+    assert_refused(Channel::<Stream>::connect_with(&path, LIMITS.descriptors(1), &rule, soon()), us());
+    let client = accepted.lock().unwrap().take().unwrap();
+    assert!(is_shut_down(&client), "before anybody closed it");
+    assert!(is_held(&reading));
+    drop(grave.try_recv().unwrap());
+    assert!(!is_held(&reading), "it was the last copy");
+    drop((rule, accepted, client, grave, reading, directory));
+    ledger.close();
+}
+
+#[test] // P2, P9
+fn what_a_manager_accepted_and_we_refuse_is_closed_by_the_reaper() {
+    let ledger = Ledger::open();
+    let directory = Directory::new();
+    let path = directory.join("socket");
+    let manager = UnixListener::bind(&path).unwrap();
+    let (reading, writing) = pipe().unwrap();
+    let mut client = Channel::<Stream>::connect(&path, LIMITS).unwrap();
+    client.send(Message::new(b"hold this").with(writing)).unwrap();
+    let (dug, grave) = channel();
+    let rule = PeerRule::new().uid(us().uid + 1).reaper(move |socket: OwnedFd| dug.send(socket).unwrap());
+    let socket = OwnedFd::from(manager.accept().unwrap().0);
+    assert_refused(Channel::<Stream>::from_accepted(socket, LIMITS.descriptors(1), &rule), us());
+    assert_eq!(client.receive_by(soon()).unwrap_err(), Error::Closed, "before anybody closed it");
+    drop(client);
+    assert!(is_held(&reading));
+    drop(grave.try_recv().unwrap());
+    assert!(!is_held(&reading), "it was the last copy");
+    drop((rule, grave, reading, manager, directory));
     ledger.close();
 }
 

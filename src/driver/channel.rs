@@ -294,7 +294,6 @@ impl<P: Profile> Channel<P> {
     }
 
     /// The socket, to be closed elsewhere. All else that the channel holds is dropped here.
-    #[cfg(feature = "broker")]
     pub(super) fn into_closing(self) -> Option<OwnedFd> {
         Arc::into_inner(self.socket).map(Socket::into_descriptor)
     }

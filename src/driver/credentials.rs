@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -10,7 +10,8 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs::{FsType, fstatfs};
 
 use super::error::Error;
-use super::sys;
+use super::reaper::Reaper;
+use super::{socket, sys};
 
 /// Who a process was when it connected, listened or sent, as this process's namespaces see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub struct PeerRule {
     pid: Option<i32>,
     process: Option<Arc<OwnedFd>>,
     test: Option<Arc<Test>>,
+    reaper: Option<Arc<Mutex<dyn Reaper>>>,
 }
 
 type Test = dyn Fn(&Credentials) -> bool + Send + Sync;
@@ -97,9 +99,26 @@ impl PeerRule {
         self
     }
 
+    /// Who closes the connections that this rule refuses. Where descriptors are accepted, a stranger
+    /// can have sent some before anybody asked who it is, and they are closed with the connection:
+    /// without a reaper by the thread that accepts or connects, for as long as that takes, deadline or
+    /// not.
+    pub fn reaper(mut self, reaper: impl Reaper + 'static) -> Self {
+        self.reaper = Some(Arc::new(Mutex::new(reaper)));
+        self
+    }
+
+    /// Ends a connection unheard. The other side sees it at once, whoever closes the socket.
+    pub(super) fn turn_away(&self, socket: OwnedFd) {
+        if let Some(reaper) = &self.reaper {
+            socket::shut(socket.as_fd());
+            reaper.lock().unwrap_or_else(PoisonError::into_inner).reap(socket);
+        }
+    }
+
     /// Whether everybody passes.
     pub(super) fn is_empty(&self) -> bool {
-        let Self { uid, gid, pid, process, test } = self;
+        let Self { uid, gid, pid, process, test, reaper: _ } = self;
         uid.is_none() && gid.is_none() && pid.is_none() && process.is_none() && test.is_none()
     }
 
@@ -154,6 +173,7 @@ impl fmt::Debug for PeerRule {
             .field("pid", &self.pid)
             .field("process", &self.process)
             .field("test", &self.test.is_some())
+            .field("reaper", &self.reaper.is_some())
             .finish()
     }
 }

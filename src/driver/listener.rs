@@ -117,7 +117,6 @@ pub struct Listener<P: Profile> {
     /// Accepted, and something was short before they could be handed out.
     parked: Mutex<VecDeque<OwnedFd>>,
     refused: AtomicU64,
-    reaper: Option<Mutex<Box<dyn Reaper>>>,
     wire: PhantomData<fn() -> P>,
 }
 
@@ -136,7 +135,10 @@ impl<P: Profile> Listener<P> {
     /// The file has its mode from its first moment. A socket's file that nobody serves is replaced;
     /// of many processes that try to at once exactly one succeeds. To that end a lock file
     /// `.NAME.fdpost-lock` stands beside it for a moment; for another starter's the call waits at
-    /// most 10 s.
+    /// most 10 s. The lock goes with its holder, also a killed one; the file that such a one leaves is
+    /// used and removed by the next starter of that user, or of root. To another user it is in the way
+    /// (`open` with EACCES), and is not removed on a guess, since its holder may live: remove it by
+    /// hand where users of a directory share names.
     ///
     /// # Errors
     /// [`Error::AddressInUse`], when a socket is bound there, of whatever type, and whether it
@@ -170,8 +172,8 @@ impl<P: Profile> Listener<P> {
     /// Its file is not removed on drop.
     ///
     /// # Errors
-    /// [`Misuse`] that says what the socket, a limit or the wire is and should be; [`Error::Io`].
-    /// The socket is closed then.
+    /// [`Misuse`] that says what the socket, a limit or the wire is and should be, such as SO_PASSSEC,
+    /// which systemd's `PassSecurity=` sets; [`Error::Io`]. The socket is closed then.
     pub fn from_fd(socket: OwnedFd, limits: Limits, rule: PeerRule) -> Result<Self, Error> {
         limits.check()?;
         socket::check_listening::<P>(socket.as_fd())?;
@@ -188,16 +190,16 @@ impl<P: Profile> Listener<P> {
             rule,
             parked: Mutex::new(VecDeque::new()),
             refused: AtomicU64::new(0),
-            reaper: None,
             wire: PhantomData,
         }
     }
 
-    /// Who closes the connections that the rule refuses. Where `limits` accept descriptors, a stranger
+    /// Who closes the connections that the rule refuses, in place of the rule's own
+    /// [reaper](PeerRule::reaper). Where `limits` accept descriptors, a stranger
     /// can have sent some whose close(2) blocks before anybody asked who it is: they are closed with
     /// the connection, and without a reaper by the thread that accepts.
     pub fn set_reaper(&mut self, reaper: impl Reaper + 'static) {
-        self.reaper = Some(Mutex::new(Box::new(reaper)));
+        self.rule = std::mem::take(&mut self.rule).reaper(reaper);
     }
 
     /// Waits for the next connection, for ever if need be.
@@ -276,20 +278,12 @@ impl<P: Profile> Listener<P> {
                     if matches!(error, Error::PeerRefused { .. }) {
                         self.refused.fetch_add(1, Ordering::Relaxed);
                     }
-                    self.turn_away(socket);
+                    self.rule.turn_away(socket);
                     return Err(error);
                 }
             }
         }
         Channel::over(socket, self.limits, Origin::Met)
-    }
-
-    /// Ends a connection unheard. The client sees it at once, whoever closes the socket.
-    fn turn_away(&self, socket: OwnedFd) {
-        if let Some(reaper) = &self.reaper {
-            socket::shut(socket.as_fd());
-            reaper.lock().unwrap_or_else(PoisonError::into_inner).reap(socket);
-        }
     }
 
     /// Keeps a connection for the next accept: closing it would lose it in silence.
@@ -300,7 +294,7 @@ impl<P: Profile> Listener<P> {
             parked.push_front(socket);
         } else {
             drop(parked);
-            self.turn_away(socket);
+            self.rule.turn_away(socket);
         }
         Error::Pressure { errno: errno as i32 }
     }

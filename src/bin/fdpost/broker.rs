@@ -4,7 +4,6 @@ mod told;
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use fdpost::broker::Quotas;
 use fdpost::{Address, Broker, Error, Listening};
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::closing;
 use crate::exit::{Failure, Outcome, USAGE};
 use crate::options::{self, Format};
 
@@ -67,21 +67,18 @@ pub(crate) fn run(options: &Options) -> Outcome {
         .connections(options.max_connections, options.user_connections)
         .names(options.max_names, options.user_names)
         .patience(Duration::from_millis(options.patience));
-    let rule = options::peer_rule(options.peer_uid);
+    let rule = options::peer_rule(options.peer_uid)?;
     let listening = Listening::new().mode(options.mode).rule(rule);
     let address = Address::parse(&options.listen);
     let mut broker =
         Broker::bind_with(&address, quotas, listening).map_err(|error| unbound(&address, error))?;
 
     let closer = broker.closer();
-    thread("signals", move || {
+    closing::thread("signals", move || {
         let _either = signals.wait();
         closer.shutdown();
     })?;
-    // What strangers put into a socket may make its close wait; the broker does not.
-    let (grave, closing) = mpsc::channel::<OwnedFd>();
-    thread("closing", move || closing.into_iter().for_each(drop))?;
-    broker.set_reaper(move |descriptor| drop(grave.send(descriptor)));
+    broker.set_reaper(closing::reaper()?);
 
     let json = options.format.json;
     let (failed, failure) = mpsc::channel::<io::Error>();
@@ -100,11 +97,6 @@ pub(crate) fn run(options: &Options) -> Outcome {
         Ok(error) => Err(error.into()),
         Err(_) => Ok(told::plain(json, "closed")?),
     }
-}
-
-fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Outcome {
-    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    started.map(drop).map_err(|error| Failure::io("starting a thread", &error))
 }
 
 fn unbound(address: &Address, error: Error) -> Failure {

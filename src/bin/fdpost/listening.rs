@@ -87,7 +87,7 @@ impl Listening {
         let limits = serving.limits();
         let door = match (&self.listen, self.brokered.serve(wire.profile, limits, self.peer_uid)) {
             (Some(address), _) => {
-                Door::open(wire.profile, address, limits, self.mode, options::peer_rule(self.peer_uid))?
+                Door::open(wire.profile, address, limits, self.mode, options::peer_rule(self.peer_uid)?)?
             }
             (None, Some(counter)) => Door::Broker(Box::new(counter?)),
             (None, None) => {

@@ -7,6 +7,7 @@ mod broker;
 mod brokered;
 mod call;
 mod child;
+mod closing;
 mod content;
 mod conversation;
 mod demo;

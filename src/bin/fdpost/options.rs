@@ -8,6 +8,7 @@ use fdpost::{Address, Deadline, Limits, PeerRule};
 
 use crate::accepting::Accepting;
 use crate::brokered::Brokered;
+use crate::closing;
 use crate::conversation::{self, Opened};
 use crate::exit::{Failure, Outcome};
 
@@ -75,7 +76,10 @@ impl Socket {
 impl Connect {
     /// `None`, where neither a place nor a broker is given.
     pub(crate) fn open(&self, profile: Profile, limits: Limits, until: Deadline) -> Option<Outcome<Opened>> {
-        let rule = peer_rule(self.peer_uid);
+        let rule = match peer_rule(self.peer_uid) {
+            Ok(rule) => rule,
+            Err(failure) => return Some(Err(failure)),
+        };
         match &self.connect {
             Some(address) => Some(Opened::connect(profile, address, limits, &rule, until)),
             None => self.brokered.ask(profile, limits, &rule, until),
@@ -101,8 +105,13 @@ pub(crate) fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
-pub(crate) fn peer_rule(uid: Option<u32>) -> PeerRule {
-    uid.map_or_else(PeerRule::new, |uid| PeerRule::new().uid(uid))
+/// Only this user. Others may have sent what is slow to close: nobody waits for that.
+pub(crate) fn peer_rule(uid: Option<u32>) -> Outcome<PeerRule> {
+    let rule = PeerRule::new();
+    Ok(match uid {
+        Some(uid) => rule.uid(uid).reaper(closing::reaper()?),
+        None => rule,
+    })
 }
 
 /// Which wire.

@@ -45,7 +45,8 @@ impl<P: Profile> Channel<P> {
     }
 
     /// Connects to a listener that `rule` lets pass: it is asked before anything is sent or read.
-    /// Who listens need not be who accepts, see [`PeerRule`].
+    /// Who listens need not be who accepts, see [`PeerRule`]; whom it refuses may have sent descriptors
+    /// whose close(2) blocks, see [`PeerRule::reaper`].
     ///
     /// # Errors
     /// [`Error::PeerRefused`]; [`Error::TimedOut`]; [`Misuse`](crate::Misuse) about the address, a
@@ -112,7 +113,10 @@ impl<P: Profile> Channel<P> {
             status(OFlag::empty())?;
         }
         if !rule.is_empty() {
-            rule.check(socket.as_fd())?;
+            if let Err(error) = rule.check(socket.as_fd()) {
+                rule.turn_away(socket);
+                return Err(error);
+            }
         }
         Self::over(socket, limits, Origin::Met)
     }

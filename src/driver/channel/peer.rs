@@ -20,14 +20,19 @@ impl<P: Profile> Channel<P> {
     ///
     /// # Errors
     /// [`Misuse::PeerUnknown`]; [`Error::PeerRefused`]; as [`from_fd`](Self::from_fd). The socket
-    /// is closed then.
+    /// is closed then, a refused one by the rule's [reaper](PeerRule::reaper) if it has one.
     pub fn from_accepted(socket: OwnedFd, limits: Limits, rule: &PeerRule) -> Result<Self, Error> {
         // An accepted socket has its listener's name (net/unix/af_unix.c, unix_stream_connect).
         if !socket::is_named(socket.as_fd())? {
             return Err(Misuse::PeerUnknown.into());
         }
         let channel = Self::over(socket, limits, Origin::Met)?;
-        rule.check(channel.as_fd())?;
+        if let Err(error) = rule.check(channel.as_fd()) {
+            if let Some(socket) = channel.into_closing() {
+                rule.turn_away(socket);
+            }
+            return Err(error);
+        }
         Ok(channel)
     }
 
