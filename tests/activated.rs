@@ -148,6 +148,12 @@ fn what_is_no_listener_of_the_wire_is_named() {
     let twin = listening.try_clone().unwrap();
     let limit = Listener::<Packet>::from_fd(twin, LIMITS.descriptors(254), PeerRule::new()).unwrap_err();
     assert!(matches!(limit, Error::Misuse(Misuse::LimitOutOfRange { .. })));
+    // As `PassSecurity=` sets it: each connection would have it, and be refused for it.
+    let twin = listening.try_clone().unwrap();
+    driver::set_option(&twin, nix::libc::SO_PASSSEC, 1).unwrap();
+    let crowded = Listener::<Packet>::from_fd(twin, LIMITS, PeerRule::new()).unwrap_err();
+    assert_eq!(crowded, Error::Misuse(Misuse::SocketOption { option: "SO_PASSSEC" }));
+    driver::set_option(&listening, nix::libc::SO_PASSSEC, 0).unwrap();
     assert!(!flags(&listening).contains(OFlag::O_NONBLOCK), "what is refused stays as it was");
     let twin = listening.try_clone().unwrap();
     drop(Listener::<Packet>::from_fd(twin, LIMITS, PeerRule::new()).unwrap());

@@ -19,13 +19,17 @@ use crate::profile::{Framing, PacketCaps, Profile};
 /// asm-generic/socket.h, so that a 32-bit libc's choice between old and new does not hide one.
 const CROWDING: [(&str, i32); 6] = [
     ("SO_TIMESTAMP", 29),
-    ("SO_PASSSEC", 34),
+    SO_PASSSEC,
     ("SO_TIMESTAMPNS", 35),
     ("SO_TIMESTAMPING", 37),
     // Before SO_TIMESTAMP_NEW, which the kernel calls on as well then.
     ("SO_TIMESTAMPNS_NEW", 64),
     ("SO_TIMESTAMP_NEW", 63),
 ];
+
+/// Of those the one that an accepted socket has from its listener (net/unix/af_unix.c,
+/// unix_stream_connect), and that a manager sets on one: systemd's `PassSecurity=`.
+const SO_PASSSEC: (&str, i32) = ("SO_PASSSEC", 34);
 
 /// SO_INQ (Linux 6.18), on streams: bytes left to be read, as one more control message.
 const SO_INQ: i32 = 84;
@@ -141,10 +145,8 @@ pub(super) fn check<P: Profile>(socket: &OwnedFd) -> Result<(), Error> {
     if !sys::is_connected(socket.as_fd()).map_err(|errno| Error::io("getpeername", errno))? {
         return Err(Misuse::NotConnected.into());
     }
-    for (option, name) in CROWDING {
-        if is_on(socket.as_fd(), name)? {
-            return Err(Misuse::SocketOption { option }.into());
-        }
+    for option in CROWDING {
+        check_off(socket.as_fd(), option)?;
     }
     if matches!(P::FRAMING, Framing::Stream { .. }) {
         // This one cannot be asked for, only set; a kernel without it says so, which is as well.
@@ -159,7 +161,13 @@ pub(super) fn check_listening<P: Profile>(socket: BorrowedFd<'_>) -> Result<(), 
     if !check_type::<P>(socket)? {
         return Err(Misuse::NotListening.into());
     }
+    // Said now, and not of each connection.
+    check_off(socket, SO_PASSSEC)?;
     set_close_on_exec(socket)
+}
+
+fn check_off(socket: BorrowedFd<'_>, (option, name): (&'static str, i32)) -> Result<(), Error> {
+    if is_on(socket, name)? { Err(Misuse::SocketOption { option }.into()) } else { Ok(()) }
 }
 
 /// Refuses a socket of another domain or type than the wire's; says whether it listens.
