@@ -165,3 +165,28 @@ fn a_back_off_doubles_up_to_64_ms_and_starts_anew_after_success() {
     drop(sender.failed(Duration::ZERO, Failure::Pressure));
     assert_eq!(sender.deadline(), Some(Duration::from_millis(1)));
 }
+
+#[test] // P5, P7; case 43
+fn packet_a_split_sender_says_when_to_try_again() {
+    if !as_an_ordinary_user("packet_a_split_sender_says_when_to_try_again", MOST) {
+        return;
+    }
+    let (ours, mut theirs) = ends::<Packet>(Limits::new().descriptors(EACH as u8));
+    let (sending, receiving) = ours.split();
+    assert_eq!(sending.timeout(), None);
+    let mut sent = 0;
+    while sending.try_send(message(b"in flight", files(EACH))).unwrap() == Sent::Complete {
+        sent += 1;
+        assert_eq!(sending.timeout(), None);
+    }
+    // The last one is queued, and the socket will not tell when it can leave.
+    let (again, also) = (sending.timeout().unwrap(), receiving.timeout().unwrap());
+    assert!(!sending.wants_write() && sending.has_pending());
+    assert!(again < Duration::from_secs(1) && also <= again, "{again:?}, {also:?}");
+    for _ in 0..sent {
+        assert_eq!(theirs.receive_by(soon()).unwrap().descriptor_count(), EACH);
+    }
+    sending.flush_by(soon()).unwrap();
+    assert_eq!(theirs.receive_by(soon()).unwrap().descriptor_count(), EACH);
+    assert_eq!(sending.timeout(), None);
+}

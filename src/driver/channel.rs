@@ -205,6 +205,9 @@ impl<P: Profile> Channel<P> {
     /// A receive that has to wait keeps one descriptor more open from then on (eventfd(2)): it is
     /// woken with it for what a [`try_send`](crate::Sending::try_send) left to be sent.
     ///
+    /// Messages that a dead sending direction left behind, and no error has handed back yet, are closed
+    /// with the [`Receiving`]: [`flush_by`](Self::flush_by) before the split hands them back.
+    ///
     /// ```
     /// use fdpost::{Channel, Limits, Message, Packet};
     ///

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::channel::{Closer, Owned, Sent};
 use super::deadline::Deadline;
@@ -122,6 +122,14 @@ impl<P: Profile> Sending<P> {
     /// when the socket is writable. A receive that waits does so by itself.
     pub fn wants_write(&self) -> bool {
         self.handle.lines.outbox.wants_write()
+    }
+
+    /// For event loops: how long from now until a [`flush_by`](Self::flush_by), or any send, should be
+    /// made although the socket is silent, because the kernel, which lacked memory or descriptors in
+    /// flight, may have room again. `None`: for ever. A receive that waits does so by itself, and
+    /// [`Receiving::timeout`](crate::Receiving::timeout) counts to this moment too.
+    pub fn timeout(&self) -> Option<Duration> {
+        Some(self.handle.lines.retry()?.saturating_duration_since(Instant::now()))
     }
 
     /// Something was accepted and has not left.
