@@ -62,7 +62,7 @@ fn accepts(accept: &Accept, descriptor: BorrowedFd<'_>) -> Result<bool, Error> {
             Some(has) if has.contains(seals) => bytes == 0 || has_bytes(descriptor, bytes)?,
             _ => false,
         },
-        Wanted::File => flags(descriptor)?.is_some() && is_regular(&status(descriptor)?),
+        Wanted::File => flags(descriptor)?.is_some() && is_file(&status(descriptor)?, descriptor)?,
         Wanted::Socket(None) => option(descriptor, libc::SO_TYPE)?.is_some(),
         Wanted::Socket(Some((domain, kind))) => {
             option(descriptor, libc::SO_TYPE)?.map(type_of) == Some(kind)
@@ -191,6 +191,43 @@ fn status(descriptor: BorrowedFd<'_>) -> Result<Status, Error> {
     sys::status(descriptor).map_err(|errno| Error::io("statx", errno))
 }
 
-const fn is_regular(status: &Status) -> bool {
-    status.mode & libc::S_IFMT == libc::S_IFREG
+/// A regular file, and not a pidfd: from Linux 6.9 to 6.15 that is one of no bytes (fs/libfs.c,
+/// prepare_anon_dentry).
+fn is_file(status: &Status, descriptor: BorrowedFd<'_>) -> Result<bool, Error> {
+    let regular = status.mode & libc::S_IFMT == libc::S_IFREG;
+    if !regular || status.bytes > 0 {
+        return Ok(regular);
+    }
+    match sys::is_pidfd(descriptor) {
+        Ok(is_pidfd) => Ok(!is_pidfd),
+        // Linux before 5.4 has no pidfd that this could be (kernel/exit.c).
+        Err(Errno::EINVAL) => Ok(true),
+        Err(errno) => Err(Error::io("waitid", errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test] // P9
+    fn a_pidfd_that_looks_like_a_file_is_none() {
+        // As statx(2) of Linux 6.9 says it of a pidfd.
+        let empty = Status { mode: libc::S_IFREG | 0o700, bytes: 0, block: 4096 };
+        // A pidfd of this process: who made the pair.
+        let (one, _two) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        match sys::peer_pidfd(one.as_fd()) {
+            Ok(pidfd) => {
+                assert_eq!(is_file(&empty, pidfd.as_fd()), Ok(false));
+                assert_eq!(kind(pidfd.as_fd()), Ok(Kind::Pidfd));
+            }
+            Err(errno) => println!("skipped: no SO_PEERPIDFD (Linux 6.5): {errno}"),
+        }
+        let file = std::fs::File::open("/proc/self/cmdline").expect("a file");
+        let found = status(file.as_fd()).expect("its status");
+        assert_eq!((found.bytes, is_file(&found, file.as_fd())), (0, Ok(true)));
+        assert_eq!(is_file(&empty, file.as_fd()), Ok(true));
+        let directory = std::fs::File::open("/").expect("a directory");
+        assert_eq!(is_file(&status(directory.as_fd()).expect("its status"), directory.as_fd()), Ok(false));
+    }
 }
