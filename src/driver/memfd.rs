@@ -16,12 +16,18 @@ use super::sys::{self, Mapping};
 use crate::accept::Seals;
 use crate::error::Misuse;
 
-/// Making and mapping sealed memfds.
+/// MFD_NOEXEC_SEAL (memfd_create(2), Linux 6.3): no mode bit to execute it, and a seal that keeps it
+/// so. Where the sysctl vm.memfd_noexec is 2, no memfd is made without it.
+const NOEXEC_SEAL: MFdFlags = MFdFlags::from_bits_retain(0x8);
+
+/// Making and mapping sealed memfds. What is made here cannot be executed, and from Linux 6.3 on has
+/// the seal that says so ([`Seals::EXEC`]) from the start.
 #[derive(Clone, Copy, Debug)]
 pub struct Memfd;
 
 impl Memfd {
-    /// A memfd of these bytes, sealed against growing, shrinking, writing and further seals.
+    /// A memfd of these bytes, sealed against growing, shrinking, writing and further seals
+    /// ([`Seals::ALL`]).
     /// `name` is for people who look into `/proc/PID/fd`; a NUL byte ends it.
     ///
     /// # Errors
@@ -33,7 +39,7 @@ impl Memfd {
         Ok(file.into())
     }
 
-    /// A memfd of `size` zero bytes, without a seal: to be filled, then [`seal`](Self::seal)ed and
+    /// A memfd of `size` zero bytes that may be written to and resized: to be filled, then [`seal`](Self::seal)ed and
     /// sent. Memory is taken as it is written to.
     ///
     /// ```
@@ -114,7 +120,12 @@ fn make(name: &str) -> Result<OwnedFd, Error> {
     let name: Vec<u8> = name.bytes().take_while(|byte| *byte != 0).collect();
     let name = CString::new(name).unwrap_or_default();
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let memfd = memfd_create(name.as_c_str(), flags).map_err(|errno| Error::io("memfd_create", errno))?;
+    let memfd = match memfd_create(name.as_c_str(), flags | NOEXEC_SEAL) {
+        // Before Linux 6.3.
+        Err(Errno::EINVAL) => memfd_create(name.as_c_str(), flags),
+        made => made,
+    };
+    let memfd = memfd.map_err(|errno| Error::io("memfd_create", errno))?;
     sys::raised(memfd).map_err(|errno| Error::io("fcntl", errno))
 }
 

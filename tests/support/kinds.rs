@@ -32,9 +32,10 @@ const READ: (bool, bool) = (true, false);
 const WRITE: (bool, bool) = (false, true);
 const BOTH: (bool, bool) = (true, true);
 
-/// A memfd of so many bytes with these seals.
+/// A memfd of so many bytes with these seals, and no other: ours have one from the start.
 pub fn memfd(bytes: u64, seals: Seals) -> OwnedFd {
-    let memfd = Memfd::create("sample", bytes).unwrap();
+    let memfd = memfd_create("sample", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap();
+    nix::unistd::ftruncate(&memfd, bytes.try_into().unwrap()).unwrap();
     Memfd::seal(&memfd, seals).unwrap();
     memfd
 }
