@@ -6,7 +6,9 @@ mod driver;
 mod support;
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -153,7 +155,7 @@ fn beside_a_flusher(
 ) -> Vec<String> {
     let queue = queue(bounds);
     let (waiting, waits) = sync_channel(0);
-    let (answer, answers) = sync_channel(0);
+    let (answer, answers) = sync_channel(1);
     let mut kernel = Kernel::that(says.iter().copied());
     kernel.waits = Some((waiting, answers));
     thread::scope(|scope| {
@@ -164,6 +166,7 @@ fn beside_a_flusher(
         let word = Flusher { waits, answer };
         word.wait();
         meanwhile(&queue, &word);
+        // Where it has gone on already nobody takes it.
         word.go_on();
         flusher.join().unwrap().taken()
     })
@@ -239,9 +242,7 @@ fn somebody_waits_for_room(says: &[Say]) {
         }
         assert_eq!(send(queue, &mut idle(), Patience::None, b"5"), Err(Why::Full));
         thread::scope(|scope| {
-            let waits = move || send(queue, &mut idle(), until(10_000), b"5");
-            let waits = thread::Builder::new().name("for room".into()).spawn_scoped(scope, waits).unwrap();
-            until_asleep("for room");
+            let waits = asleep(scope, move || send(queue, &mut idle(), until(10_000), b"5"));
             flusher.go_on();
             flusher.wait();
             assert_eq!(waits.join().unwrap(), Ok(Done::Pending), "nobody told it of the room");
@@ -273,6 +274,102 @@ fn a_tenure(patience: Patience) -> Vec<String> {
 fn a_tenure_has_an_end() {
     assert_eq!(a_tenure(Patience::None), ["first", "2", "3"]);
     assert_eq!(a_tenure(Patience::Forever), ["first", "2", "3", "4", "5", "6"]);
+}
+
+/// A thread that has begun to wait, under a name of its own.
+fn asleep<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    waits: impl FnOnce() -> T + Send + 'scope,
+) -> thread::ScopedJoinHandle<'scope, T> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("waits {}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let thread = thread::Builder::new().name(name.clone()).spawn_scoped(scope, waits).unwrap();
+    until_asleep(&name);
+    thread
+}
+
+/// A kernel that takes everything, and the thread of a sender that stays.
+fn stays<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    queue: &'scope Queue<()>,
+    payload: &'static str,
+) -> thread::ScopedJoinHandle<'scope, (Result<Done, Why<Broken>>, Vec<String>)> {
+    let sends = move || {
+        let mut kernel = Kernel::that([Take]);
+        let done = send(queue, &mut kernel, Patience::Forever, payload.as_bytes());
+        (done, kernel.taken())
+    };
+    asleep(scope, sends)
+}
+
+fn taken(payloads: &[&str]) -> Vec<String> {
+    payloads.iter().map(ToString::to_string).collect()
+}
+
+#[test] // P7: behind one that may leave a sender that stays waits until its own message has left.
+fn nobody_relies_on_a_flusher_that_may_leave() {
+    for patience in [Patience::None, until(10_000)] {
+        let took = beside_a_flusher(Bounds::new(), patience, &[Ask, Take, Ask, Take], |queue, flusher| {
+            thread::scope(|scope| {
+                let second = stays(scope, queue, "second");
+                let third = send(queue, &mut Kernel::that([GONE]), Patience::None, b"third");
+                assert_eq!(third, Ok(Done::Pending));
+                flusher.go_on();
+                flusher.wait();
+                // The flusher is not done: it goes as soon as its own has left.
+                assert_eq!(second.join().unwrap(), (Ok(Done::Complete), Vec::new()));
+            });
+        });
+        assert_eq!(took, ["first", "second", "third"]);
+    }
+}
+
+#[test] // P7: a flusher in overtime hands over to a sender that stays, which sends what is left.
+fn a_flusher_in_overtime_hands_over() {
+    let says = [Ask, Take, Ask, Take];
+    let took = beside_a_flusher(Bounds::new().tenure(1), Patience::Forever, &says, |queue, flusher| {
+        for payload in [b"2", b"3", b"4"] {
+            assert_eq!(send(queue, &mut Kernel::that([GONE]), Patience::None, payload), Ok(Done::Pending));
+        }
+        flusher.go_on();
+        flusher.wait();
+        thread::scope(|scope| {
+            let successor = stays(scope, queue, "5");
+            flusher.go_on();
+            assert_eq!(successor.join().unwrap(), (Ok(Done::Complete), taken(&["4", "5"])));
+        });
+    });
+    assert_eq!(took, ["first", "2", "3"]);
+}
+
+#[test] // P7: who wants room flushes until there is some, and no further on its own account.
+fn who_finds_the_queue_full_makes_room() {
+    let queue = queue(Bounds::new().messages(2));
+    let mut kernel = Kernel::that([FULL]);
+    for payload in [b"1", b"2"] {
+        assert_eq!(send(&queue, &mut kernel, Patience::None, payload), Ok(Done::Pending));
+    }
+    assert_eq!(send(&queue, &mut kernel, Patience::None, b"3"), Err(Why::Full));
+    let mut kernel = Kernel::that([Take, FULL]);
+    assert_eq!(send(&queue, &mut kernel, Patience::None, b"3"), Ok(Done::Pending));
+    assert_eq!(kernel.taken(), ["1"]);
+    assert_eq!(queue.flush(Patience::Forever, &mut Kernel::that([Take])), Ok(()));
+}
+
+#[test] // P7: a sink that panics takes neither the role nor the message with it.
+fn a_sink_that_panics_strands_nobody() {
+    let queue = queue(Bounds::new());
+    let mut kernel = Kernel::that([]);
+    let (waiting, nobody) = sync_channel(0);
+    drop(nobody);
+    kernel.says.push_back(Ask);
+    kernel.waits = Some((waiting, sync_channel(0).1));
+    let sends = AssertUnwindSafe(|| send(&queue, &mut kernel, Patience::None, b"one"));
+    assert!(catch_unwind(sends).is_err(), "there was nobody to be asked");
+    assert!(queue.wants_write());
+    let mut kernel = Kernel::that([Take]);
+    assert_eq!(send(&queue, &mut kernel, Patience::Forever, b"two"), Ok(Done::Complete));
+    assert_eq!(kernel.taken(), ["one", "two"]);
 }
 
 /// One descriptor, so to speak, and a way to see whether it was closed.
@@ -394,17 +491,19 @@ fn what_comes_back_of_a_burst() {
         (bounds, &[Take, GONE], Err(Why::Sink(Broken::Gone)), &["2", "3", "4"], &["1"]),
     ];
     for (number, (bounds, says, done, back, left)) in cases.into_iter().enumerate() {
-        let (queue, mut kernel) = (queue(bounds), Kernel::that(says.iter().copied()));
+        let (queue, mut kernel) = (self::queue(bounds), Kernel::that(says.iter().copied()));
         let mut messages = burst(&all);
         let said = queue.send_all(&mut messages, None, Patience::None, &mut kernel);
-        assert_eq!(
-            (said, payloads(&messages)),
-            (done, back.iter().map(ToString::to_string).collect()),
-            "{number}"
-        );
+        assert_eq!((said, payloads(&messages)), (done, taken(back)), "{number}");
         assert_eq!(kernel.taken(), left, "{number}");
     }
-    let (queue, mut kernel) = (queue(bounds), Kernel::that([Take]));
+    // Nothing is accepted behind what did not leave, however long one would wait.
+    let (queue, mut kernel) = (self::queue(bounds.messages(2)), Kernel::that([Take, REFUSE, Take]));
+    let mut messages = burst(&all);
+    let said = queue.send_all(&mut messages, None, Patience::Forever, &mut kernel);
+    assert_eq!((said, payloads(&messages)), (Err(Why::Sink(Broken::Refused)), taken(&["2", "4"])));
+
+    let (queue, mut kernel) = (self::queue(bounds), Kernel::that([Take]));
     let mut messages = burst(&["1", "2", "", "4"]);
     let said = queue.send_all(&mut messages, None, Patience::None, &mut kernel);
     assert!(matches!(said, Err(Why::Fault(Fault::Misuse(Misuse::EmptyMessage { .. })))), "{said:?}");

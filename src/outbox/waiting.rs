@@ -147,3 +147,83 @@ impl Waiting {
         calls
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOREVER: Patience = Patience::Forever;
+    const NOBODY: Calls = Calls { room: false, others: false };
+
+    fn load(messages: u64) -> Sending {
+        Sending { messages, ..Sending::default() }
+    }
+
+    #[test] // P7: who was told is off the list, and his leaving takes nobody else off it.
+    fn each_is_told_once_and_none_is_forgotten() {
+        for awaited in [Awaited::Room, Awaited::Settled(9)] {
+            let told = Calls { room: awaited == Awaited::Room, others: awaited != Awaited::Room };
+            let (mut waiting, nothing) = (Waiting::new(), Own::new());
+            assert_eq!(waiting.call_all(), NOBODY);
+            let one = waiting.enter(awaited, &nothing, FOREVER, false);
+            assert_eq!((waiting.call_all(), waiting.call_all()), (told, NOBODY));
+            let two = waiting.enter(awaited, &nothing, FOREVER, false);
+            waiting.leave(&one, &nothing);
+            assert_eq!(waiting.call_all(), told, "the second came after the first was told");
+            waiting.leave(&two, &nothing);
+            let three = waiting.enter(awaited, &nothing, FOREVER, false);
+            waiting.leave(&three, &nothing);
+            assert_eq!(waiting.call_all(), NOBODY, "it went by itself");
+        }
+    }
+
+    #[test] // P7
+    fn those_are_told_for_whom_it_came_true() {
+        let bounds = Bounds::new().messages(4);
+        let (mut waiting, nothing) = (Waiting::new(), Own::new());
+        let _tickets = [Awaited::Room, Awaited::Settled(5), Awaited::Settled(7)]
+            .map(|awaited| waiting.enter(awaited, &nothing, FOREVER, false));
+        assert_eq!(waiting.call_for_progress(4, &load(3), &bounds), NOBODY);
+        assert_eq!(waiting.call_for_room(&load(4), &bounds), NOBODY, "there is none");
+        assert_eq!(waiting.call_for_progress(5, &load(3), &bounds), Calls { room: false, others: true });
+        assert_eq!(waiting.call_for_room(&load(3), &bounds), Calls { room: true, others: false });
+        let _again = waiting.enter(Awaited::Room, &nothing, FOREVER, false);
+        assert_eq!(waiting.call_for_progress(6, &load(2), &bounds), Calls { room: true, others: false });
+        let _again = waiting.enter(Awaited::Settled(7), &nothing, FOREVER, false);
+        assert_eq!(waiting.call_for_progress(6, &load(2), &bounds), NOBODY);
+        assert_eq!(waiting.call_for_progress(7, &load(2), &bounds), Calls { room: false, others: true });
+    }
+
+    #[test] // P7: only a sender that stays may be handed to.
+    fn successors_send_and_stay() {
+        let nothing = Own::new();
+        for (patience, sends, succeeds) in
+            [(FOREVER, true, true), (FOREVER, false, false), (Patience::None, true, false)]
+        {
+            let mut waiting = Waiting::new();
+            let ticket = waiting.enter(Awaited::Settled(1), &nothing, patience, sends);
+            assert_eq!(waiting.has_successors(), succeeds);
+            let _told = waiting.call_all();
+            assert_eq!(waiting.has_successors(), succeeds, "told or not");
+            waiting.leave(&ticket, &nothing);
+            assert!(!waiting.has_successors());
+        }
+    }
+
+    #[test] // P3: what comes back to whom, and to whom no longer.
+    fn numbers_are_owned_while_their_sender_is_there() {
+        let mut waiting = Waiting::new();
+        let (mut burst, other) = (Own::of(3), Own::of(5));
+        burst.add(4);
+        waiting.own(&burst);
+        waiting.own(&other);
+        let owned = |waiting: &Waiting| (0..8).filter(|number| waiting.owns(*number)).collect::<Vec<_>>();
+        assert_eq!(owned(&waiting), [3, 4, 5]);
+        waiting.disown(&burst);
+        assert_eq!(owned(&waiting), [5]);
+        let ticket = waiting.enter(Awaited::Settled(4), &burst, FOREVER, true);
+        assert_eq!(owned(&waiting), [3, 4, 5]);
+        waiting.leave(&ticket, &burst);
+        assert_eq!(owned(&waiting), [5]);
+    }
+}
