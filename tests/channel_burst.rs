@@ -234,3 +234,23 @@ fn what_was_pending_comes_back_before_the_burst() {
     drop((ours, burst));
     ledger.close();
 }
+
+#[test] // P6: of the last message of a burst a part has left: the rest is pending, and none comes back.
+fn a_burst_of_which_all_but_a_part_has_left_is_pending() {
+    let ledger = Ledger::open();
+    let (mut ours, mut theirs) = ends::<Stream>(Limits::new().payload(8 << 20));
+    let mut burst = vec![Message::new(b"whole"), Message::new(vec![7; 4 << 20])];
+    assert_eq!(ours.send_all_by(&mut burst, after(20)).unwrap(), Sent::Pending);
+    assert!(burst.is_empty() && ours.has_pending());
+    // Behind it one of which nothing has left: that one does come back, in time.
+    let mut late = vec![Message::new(b"late")];
+    assert_eq!(ours.send_all_by(&mut late, after(20)).unwrap_err(), Error::TimedOut);
+    assert_eq!(late.len(), 1);
+    std::thread::scope(|scope| {
+        let reads = scope.spawn(|| [(); 2].map(|()| theirs.receive_by(soon()).unwrap().payload().len()));
+        ours.flush_by(soon()).unwrap();
+        assert_eq!(reads.join().unwrap(), [5, 4 << 20]);
+    });
+    drop((ours, theirs));
+    ledger.close();
+}

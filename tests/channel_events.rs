@@ -207,3 +207,29 @@ fn libcamera_descriptors_without_bytes() {
 fn packet_descriptors_without_bytes() {
     descriptors_alone::<Packet>();
 }
+
+#[test] // P5: an observer's clock is the reader's, and it is told too where nothing was there.
+fn an_observer_is_told_what_came_and_when() {
+    let ledger = Ledger::open();
+    let (mut ours, theirs) = Channel::<Libcamera>::pair(Limits::new()).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    ours.set_observer(move |when, hunk| {
+        tell.send((when, hunk.map(|hunk| hunk.stored_bytes().len()))).unwrap()
+    });
+    // So that the clock's distance from the channel's beginning shows.
+    std::thread::sleep(Duration::from_millis(20));
+    let before = Instant::now();
+    raw_send(&theirs, &libcamera_header(3, 0), &[]);
+    raw_send(&theirs, b"abc", &[]);
+    assert_eq!(ours.try_receive().unwrap().unwrap().payload(), b"abc");
+    assert!(ours.try_receive().unwrap().is_none());
+    let after = Instant::now();
+    let (moments, seen): (Vec<_>, Vec<_>) = told.try_iter().unzip();
+    assert_eq!(seen, [Some(8), Some(3), None]);
+    assert!(
+        moments.is_sorted() && before <= moments[0] && moments[2] <= after,
+        "{before:?} {moments:?} {after:?}"
+    );
+    drop((ours, theirs));
+    ledger.close();
+}

@@ -5,9 +5,10 @@ mod driver;
 mod support;
 
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
-use driver::{ends, message, set_option, soon};
+use driver::{after, ends, message, processor_time, set_option, soon, until_asleep};
 use fdpost::{
     Accept, Channel, Error, Libcamera, Limits, Message, Packet, Policy, Profile, Receiving, SendError,
     Sending, Sent, Stream, Violation,
@@ -142,4 +143,70 @@ fn a_lowered_buffer_is_noticed_before_the_first_byte_leaves() {
     }
     lowered::<Libcamera>();
     lowered::<Packet>();
+}
+
+/// The eventfds of this process, and the flags of each (proc_pid_fdinfo(5), octal).
+fn bells() -> Vec<i32> {
+    let all = support::descriptors().into_iter();
+    let eventfds = all.filter(|(_, name)| name.to_string_lossy().contains("eventfd"));
+    eventfds
+        .map(|(number, _)| {
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+            i32::from_str_radix(flags.trim(), 8).unwrap()
+        })
+        .collect()
+}
+
+#[test] // P5: a receiver that has waited has a bell, which blocks nobody and crosses no exec.
+fn a_receiver_that_waits_has_a_bell() {
+    let ledger = Ledger::open();
+    let (sending, mut receiving, theirs) = split::<Packet>();
+    assert_eq!(bells(), [], "nobody has waited yet");
+    assert_eq!(receiving.receive_by(after(1)).unwrap_err(), Error::TimedOut);
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    assert_eq!(bells().into_iter().map(|bell| bell & flags).collect::<Vec<_>>(), [flags]);
+    drop((sending, receiving, theirs));
+    ledger.close();
+}
+
+#[test] // P5: once it has looked, a bell that rang keeps no receiver awake.
+fn a_bell_that_rang_is_silenced() {
+    let ledger = Ledger::open();
+    let (sending, mut receiving, theirs) = split::<Packet>();
+    thread::scope(|scope| {
+        let waits = thread::Builder::new().name("hears".into());
+        let waits = waits
+            .spawn_scoped(scope, || {
+                let given_up = receiving.receive_by(after(1000)).unwrap_err();
+                (given_up, processor_time())
+            })
+            .unwrap();
+        until_asleep("hears");
+        // Full, so that something is left behind: the bell rings, and there is nothing to be done.
+        while sending.try_send(Message::new([9; 3000])).unwrap() == Sent::Complete {}
+        let (given_up, used) = waits.join().unwrap();
+        assert_eq!(given_up, Error::TimedOut);
+        assert!(used < Duration::from_millis(300), "{used:?} of processor time: it spins");
+    });
+    drop((sending, receiving, theirs));
+    ledger.close();
+}
+
+#[test] // P3: without a linger nothing leaves after the last handle, although there is room by then.
+fn what_is_queued_is_closed_with_the_last_handle() {
+    let ledger = Ledger::open();
+    let (sending, receiving, mut theirs) = split::<Packet>();
+    let mut left = 0;
+    while sending.try_send(Message::new([9; 3000])).unwrap() == Sent::Complete {
+        left += 1;
+    }
+    for _ in 0..left {
+        assert_eq!(theirs.receive_by(soon()).unwrap().payload().len(), 3000);
+    }
+    assert!(sending.has_pending());
+    drop(sending);
+    assert_eq!(theirs.receive_by(soon()).unwrap_err(), Error::Closed);
+    drop((receiving, theirs));
+    ledger.close();
 }

@@ -169,6 +169,7 @@ fn waiting_to_accept_ends_at_the_deadline_or_by_a_shutdown() {
         assert_eq!(waiting.join().unwrap().unwrap_err(), Error::Closed);
     });
     assert_eq!(listener.accept().unwrap_err(), Error::Closed);
+    assert_eq!(listener.try_accept().unwrap_err(), Error::Closed);
     drop(listener);
     ledger.close();
 }

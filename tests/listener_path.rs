@@ -235,6 +235,11 @@ fn mt_6_the_lock_is_waited_for() {
     let error = Error::Io { call: "open", errno: Errno::ELOOP as i32 };
     assert_eq!(Listener::<Packet>::bind(&path, LIMITS).unwrap_err(), error);
     assert!(!victim.exists());
+    fs::remove_file(&lock).unwrap();
+    // Nor does a named pipe there stop who opens it.
+    nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = Error::Io { call: "open", errno: Errno::ENXIO as i32 };
+    assert_eq!(Listener::<Packet>::bind(&path, LIMITS).unwrap_err(), error);
     drop(directory);
     ledger.close();
 }

@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use support::{Ledger, assert_child, child, child_value};
+use support::{Ledger, assert_child, child, child_value, identity};
 
 const SHRINK: SealFlag = SealFlag::F_SEAL_SHRINK;
 const WRITE: SealFlag = SealFlag::F_SEAL_WRITE;
@@ -196,5 +196,15 @@ fn what_seals_cannot_be_put_on() {
     let denied = Error::Io { call: "fcntl", errno: libc::EPERM };
     assert_eq!(Memfd::seal(&readable, Seals::GROW).unwrap_err(), denied);
     drop((memfd, file, readable));
+    ledger.close();
+}
+
+#[test]
+fn its_name_shows_who_made_it() {
+    let ledger = Ledger::open();
+    for (name, shown) in [("frame 7", "frame 7"), ("cut\0off", "cut"), ("", "")] {
+        let memfd = Memfd::create(name, 1).unwrap();
+        assert_eq!(identity(&memfd).to_str().unwrap(), format!("/memfd:{shown} (deleted)"));
+    }
     ledger.close();
 }

@@ -148,3 +148,16 @@ fn st_14_messages_behind_the_handshake() {
     }
     ledger.close();
 }
+
+#[test] // P5: a shutdown of our own is nobody's violation.
+fn our_own_shutdown_is_no_handshake() {
+    for (_, side) in SIDES {
+        let ledger = Ledger::open();
+        let (mut channel, theirs) = unguarded_pair::<Stream>(LIMITS);
+        channel.shutdown();
+        assert_eq!((side(&mut channel), side(&mut channel)), (Err(Error::Closed), Err(Error::Closed)));
+        assert_eq!(channel.stats().violation, None);
+        drop((channel, theirs));
+        ledger.close();
+    }
+}

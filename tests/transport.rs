@@ -119,6 +119,25 @@ fn a_refused_message_comes_back() {
     ledger.close();
 }
 
+#[test] // P6: what has begun to leave waits for room, and says so.
+fn a_part_that_waits_wants_the_socket_writable() {
+    let ledger = Ledger::open();
+    let limits = Limits::new().payload(8 << 20);
+    let (mut theirs, socket) = Channel::<Stream>::pair(limits).unwrap();
+    let mut ours: Box<dyn Transport> = Box::new(Channel::<Stream>::from_fd(socket, limits).unwrap());
+    assert!(!ours.wants_write() && !ours.has_pending());
+    assert_eq!(ours.try_send(Message::new(vec![3; 8 << 20])).unwrap(), Sent::Pending);
+    assert!(ours.wants_write() && ours.has_pending());
+    thread::scope(|scope| {
+        let reads = scope.spawn(|| theirs.receive_by(soon()).unwrap().into_payload().len());
+        ours.flush_by(soon()).unwrap();
+        assert_eq!(reads.join().unwrap(), 8 << 20);
+    });
+    assert!(!ours.wants_write() && !ours.has_pending());
+    drop((ours, theirs));
+    ledger.close();
+}
+
 /// Keeps what it is given.
 struct Keeps(Arc<Mutex<Vec<OwnedFd>>>);
 

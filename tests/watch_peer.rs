@@ -264,6 +264,8 @@ fn what_is_read_ahead_is_bounded() {
     }
     ours.send(Message::new(b"x")).unwrap();
     assert_eq!(ours.stats().held.descriptors, 2);
+    let most = ours.stats().held_most;
+    assert!(most.bytes >= held.bytes && most.descriptors == 2, "{most:?}, {held:?}");
     for _ in 0..10 {
         assert_eq!(ours.receive_by(soon()).unwrap().descriptor_count(), 1);
     }

@@ -58,4 +58,12 @@ mod tests {
         assert!(soon.has_passed() && !late.has_passed() && !Deadline::NEVER.has_passed());
         assert_eq!(Deadline::after(Duration::MAX), Deadline::NEVER);
     }
+
+    #[test]
+    fn what_remains_shrinks_to_nothing() {
+        assert_eq!(Deadline::NEVER.remaining(), None);
+        assert_eq!(Deadline::after(Duration::ZERO).remaining(), Some(Duration::ZERO));
+        let remaining = Deadline::after(Duration::from_secs(3600)).remaining().unwrap();
+        assert!(!remaining.is_zero() && remaining <= Duration::from_secs(3600), "{remaining:?}");
+    }
 }

@@ -196,3 +196,32 @@ pub(super) const fn classify(errno: Errno) -> Failure {
         _ => Failure::Refused,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test] // P6
+    fn an_errno_of_a_send_says_what_it_was() {
+        let refused = |errno, descriptors| Error::of_send(errno, descriptors);
+        assert_eq!(refused(Errno::EPERM, 1), Error::DescriptorsRefused);
+        // unix_may_send: a datagram socket that its peer is not connected to.
+        assert_eq!(refused(Errno::EPERM, 0), Error::Io { call: "sendmsg", errno: Errno::EPERM as i32 });
+        assert_eq!(refused(Errno::EINVAL, 1), Error::Io { call: "sendmsg", errno: Errno::EINVAL as i32 });
+        assert_eq!(refused(Errno::EPIPE, 1), Error::PeerGone { errno: Errno::EPIPE as i32 });
+        assert_eq!(refused(Errno::ENOBUFS, 1), Error::Pressure { errno: Errno::ENOBUFS as i32 });
+        assert_eq!(refused(Errno::EAGAIN, 1), Error::WouldBlock);
+    }
+
+    #[test] // P3: only what passes by itself is tried again
+    fn what_passes_is_told_from_what_stays() {
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS] {
+            assert!(is_shortage(errno) && Error::io("accept4", errno).is_passing(), "{errno}");
+        }
+        for errno in [Errno::EPERM, Errno::ECONNABORTED, Errno::EBADF, Errno::EINVAL] {
+            assert!(!is_shortage(errno) && !Error::io("accept4", errno).is_passing(), "{errno}");
+        }
+        assert!(Error::Exhausted(Exhausted::OutOfMemory { bytes: 1 }).is_passing());
+        assert!(!Error::Closed.is_passing());
+    }
+}

@@ -108,7 +108,8 @@ mod tests {
     fn nonsense_is_named() {
         let wrong = |variable| Err(Misuse::Activation { variable });
         assert_eq!(read("x", "1", None), wrong("LISTEN_PID"));
-        for count in ["", "-1", "x", "99999999"] {
+        assert_eq!(read("7", "1048576", None).map(|names| names.len()), Ok(1 << 20));
+        for count in ["", "-1", "x", "99999999", "1048577"] {
             assert_eq!(read("7", count, None), wrong("LISTEN_FDS"));
         }
         assert_eq!(read("7", "2", Some("one")), wrong("LISTEN_FDNAMES"));
