@@ -73,7 +73,7 @@ stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten wi
 	  sed -n 's/^\([0-9].*\); .*/evidence: stress: \1/p' | $(commas)
 
 faults: ## each system call fails, at every time and with every error: over pairs, calls, a broker, and real programs
-	cargo build --locked --quiet --features cli --bin fdpost --example broker --example faults
+	cargo build --locked --quiet --features cli,tokio --bin fdpost --example broker --example faults
 	$(CARGO_TARGET_DIR)/debug/examples/faults $(SCENARIO)
 
 # Debug: its assertions are on. Each planted defect first, so that the long run is worth its time.

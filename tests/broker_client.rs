@@ -5,16 +5,20 @@ mod support;
 #[path = "support/broker.rs"]
 mod support_broker;
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use fdpost::broker::{ASK, Answer, Audience, HAND_OVER, Name, Peer, Quotas, REGISTER, TURNED_AWAY, Wire};
-use fdpost::driver::HAND_OVERS_MOST;
+use fdpost::broker::{
+    ASK, Answer, Audience, HAND_OVER, Name, Peer, Quotas, REGISTER, TURNED_AWAY, WITHDRAW, Wire,
+};
+use fdpost::driver::{HAND_OVERS_MOST, UNANSWERED_MOST};
 use fdpost::profile::packet::{ERROR, REPLY};
 use fdpost::wire::control::Credentials;
 use fdpost::{
-    BrokerClient, Channel, Deadline, Error, Head, Limits, Message, Misuse, Packet, PeerRule, Refusal, Stream,
-    Violation,
+    BrokerClient, Channel, Deadline, Error, Exhausted, Head, Limits, Message, Misuse, Packet, PeerRule,
+    Refusal, Stream, Violation,
 };
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::getuid;
 use support::{Ledger, files};
 use support_broker::{Serving, Turned, refusal, register, soon, talk};
@@ -151,7 +155,8 @@ fn br_23_an_answer_too_late() {
     for end in &mut ends {
         assert_eq!(end.receive_by(soon()).unwrap_err(), Error::Closed);
     }
-    // And the name that came late is this connection's all the same.
+    // And the name that came late is this connection's all the same: who tries again is told so, once.
+    client.register::<Packet>("late", Limits::new(), Audience::SameUser, soon()).unwrap();
     let taken = client.register::<Packet>("late", Limits::new(), Audience::SameUser, soon());
     assert_eq!(refusal(taken), Refusal::NameTaken);
     let mut theirs = client.ask::<Packet>("late", Limits::new(), soon()).unwrap().channel;
@@ -284,4 +289,87 @@ fn a_closer_wakes_who_waits() {
     drop((client, ours, theirs));
     serving.stop();
     ledger.close();
+}
+
+/// The answer to a registration was not heard: the same call again is about the same registration.
+#[test] // P5; rule BR-11
+fn a_registration_tried_again_is_the_same_one() {
+    let ledger = Ledger::open();
+    let (mut client, mut broker) = played();
+    let register = |client: &mut BrokerClient, deadline| {
+        client.register::<Packet>("clock", Limits::new(), Audience::SameUser, deadline)
+    };
+    let now = || Deadline::after(Duration::ZERO);
+    assert_eq!(register(&mut client, now()).unwrap_err(), Error::TimedOut);
+    assert_eq!(register(&mut client, now()).unwrap_err(), Error::TimedOut);
+    broker.send(Answer::Done.message(REGISTER, 1)).unwrap();
+    register(&mut client, soon()).unwrap();
+    assert_eq!(broker.receive_by(soon()).unwrap().head().correlation, 1);
+    assert!(broker.try_receive().unwrap().is_none(), "asked once");
+    // Whoever was told is not told again: the broker is asked, and says whose the name is.
+    broker.send(Answer::Refused(Refusal::NameTaken).message(REGISTER, 2)).unwrap();
+    assert_eq!(refusal(register(&mut client, soon())), Refusal::NameTaken);
+    // So with a withdrawal.
+    assert_eq!(client.withdraw("clock", now()).unwrap_err(), Error::TimedOut);
+    broker.send(Answer::Done.message(WITHDRAW, 3)).unwrap();
+    client.withdraw("clock", soon()).unwrap();
+    // An answer that another call hears is known to the next registration.
+    assert_eq!(register(&mut client, now()).unwrap_err(), Error::TimedOut);
+    broker.send(Answer::Done.message(REGISTER, 4)).unwrap();
+    assert!(client.try_accept::<Packet>(Limits::new()).unwrap().is_none());
+    register(&mut client, now()).unwrap();
+    // Another audience is another registration; and behind a withdrawal it is a new one.
+    let another = client.register::<Packet>("clock", Limits::new(), Audience::Anyone, now());
+    assert_eq!(another.unwrap_err(), Error::TimedOut);
+    assert_eq!(client.withdraw("clock", now()).unwrap_err(), Error::TimedOut);
+    let another = client.register::<Packet>("clock", Limits::new(), Audience::Anyone, now());
+    assert_eq!(another.unwrap_err(), Error::TimedOut);
+    let asked: Vec<u32> = std::iter::from_fn(|| broker.try_receive().unwrap())
+        .map(|message| message.head().correlation)
+        .collect();
+    assert_eq!(asked, [2, 3, 4, 5, 6, 7]);
+    drop((client, broker));
+    ledger.close();
+}
+
+#[test] // P4
+fn requests_that_nobody_answers_are_bounded() {
+    let ledger = Ledger::open();
+    let (mut client, mut broker) = played();
+    let now = || Deadline::after(Duration::ZERO);
+    for _ in 0..UNANSWERED_MOST {
+        assert_eq!(client.ask::<Packet>("x", Limits::new(), now()).unwrap_err(), Error::TimedOut);
+    }
+    let limit = UNANSWERED_MOST as u32;
+    let full = Error::Exhausted(Exhausted::CallsInFlight { pending: 0, given_up: limit, limit });
+    assert_eq!(client.ask::<Packet>("x", Limits::new(), soon()).unwrap_err(), full);
+    // Each answer makes room.
+    broker.send(Answer::Refused(Refusal::NameUnknown).message(ASK, 1)).unwrap();
+    assert!(client.try_accept::<Packet>(Limits::new()).unwrap().is_none());
+    assert_eq!(client.ask::<Packet>("x", Limits::new(), now()).unwrap_err(), Error::TimedOut);
+    let asked = std::iter::from_fn(|| broker.try_receive().unwrap()).count();
+    assert_eq!(asked, UNANSWERED_MOST + 1);
+    drop((client, broker));
+    ledger.close();
+}
+
+/// What is to be read without end does not stop the clock.
+#[test] // P4, P5
+fn a_broker_that_floods_does_not_stop_the_clock() {
+    let ledger = Ledger::open();
+    let (mut client, mut broker) = played();
+    let mut flood = Vec::new();
+    for _ in 0..3000 {
+        flood.push(Answer::TurnedAway(Refusal::Full).message(0, 0));
+    }
+    broker.send_all(&mut flood).unwrap();
+    assert!(client.try_accept::<Packet>(Limits::new()).unwrap().is_none());
+    assert!(is_readable(&client), "it was read to its end");
+    drop((client, broker));
+    ledger.close();
+}
+
+fn is_readable(socket: &impl AsFd) -> bool {
+    let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    poll(&mut sockets, PollTimeout::ZERO).unwrap() > 0
 }

@@ -12,7 +12,7 @@ use fdpost::{Channel, Closer, Deadline, Error, Memfd, Message, SendError};
 use crate::shim::{self, Fault};
 
 /// Longer than anything here may take. Who waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) const PICTURE: usize = 4096;
 
@@ -87,7 +87,7 @@ impl Party {
         })
     }
 
-    fn again(&mut self, first: Error, second: Error) -> Stop {
+    pub(crate) fn again(&mut self, first: Error, second: Error) -> Stop {
         if second == Error::TimedOut {
             return Stop::Broken(format!("slept until its deadline after {first:?}"));
         }

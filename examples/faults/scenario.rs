@@ -10,25 +10,29 @@ use fdpost::driver::{Event, Sent};
 use fdpost::profile::Profile;
 use fdpost::{
     Accept, Address, Broker, BrokerClient, Calls, Channel, Deadline, Error, Head, Libcamera, Limits,
-    Listener, Listening, Message, Packet, PeerRule, Policy, Refusal, Seals, Stream,
+    Listener, Listening, Message, Packet, PeerRule, Policy, Seals, Stream,
 };
 
 use crate::party::{Closers, PICTURE, Party, Report, Stop, broken, play, soon};
 use crate::shim::Fault;
+use crate::{handing, reactor};
 
 /// A name and its parts.
-pub(crate) const SCENARIOS: [(&str, &[&str]); 6] = [
+pub(crate) const SCENARIOS: [(&str, &[&str]); 9] = [
     ("packet", &["left", "right"]),
     ("libcamera", &["left", "right"]),
     ("stream", &["left", "right"]),
     ("meeting", &["server", "client"]),
+    ("halves", &["left", "right"]),
+    ("reactor", &["left", "right"]),
+    ("send_fd", &["giver", "taker"]),
     ("calls", &["caller", "called"]),
     ("broker", &["broker", "service", "client"]),
 ];
 
-const LIMITS: Limits = Limits::new().descriptors(4).assembly_timeout(Duration::from_secs(30));
+pub(crate) const LIMITS: Limits = Limits::new().descriptors(4).assembly_timeout(Duration::from_secs(30));
 
-fn for_part(fault: Option<Fault>, victim: &str, part: &str) -> Option<Fault> {
+pub(crate) fn for_part(fault: Option<Fault>, victim: &str, part: &str) -> Option<Fault> {
     fault.filter(|_| victim == part)
 }
 
@@ -39,12 +43,15 @@ pub(crate) fn run(scenario: &str, victim: &str, fault: Option<Fault>) -> Vec<Rep
         "libcamera" => exchange::<Libcamera>(victim, fault),
         "stream" => exchange::<Stream>(victim, fault),
         "meeting" => meeting(victim, fault),
+        "halves" => handing::halves(victim, fault),
+        "reactor" => reactor::asynchronous(victim, fault),
+        "send_fd" => handing::single(victim, fault),
         "calls" => calls(victim, fault),
         _ => brokered(victim, fault),
     }
 }
 
-fn policy() -> Policy {
+pub(crate) fn policy() -> Policy {
     Policy::new().every(Accept::memfd_of(PICTURE as u64, Seals::SHRINK).readable())
 }
 
@@ -86,7 +93,7 @@ where
     })
 }
 
-fn panicked() -> Report {
+pub(crate) fn panicked() -> Report {
     Report { name: "somebody", end: broken("panicked"), errors: Vec::new(), struck: false }
 }
 
@@ -320,18 +327,7 @@ fn brokered(victim: &str, fault: Option<Fault>) -> Vec<Report> {
         let service = scope.spawn(|| {
             play("service", for_part(fault, victim, "service"), |party| {
                 let mut broker = party.twice(|| BrokerClient::connect(address()))?;
-                let mut asked = false;
-                party.twice(|| {
-                    let registered = broker.register::<Packet>(NAME, LIMITS, Audience::SameUser, soon());
-                    match registered {
-                        // By this connection: the answer was not read.
-                        Err(Error::BrokerRefused(Refusal::NameTaken)) if asked => Ok(()),
-                        other => {
-                            asked = true;
-                            other
-                        }
-                    }
-                })?;
+                party.twice(|| broker.register::<Packet>(NAME, LIMITS, Audience::SameUser, soon()))?;
                 let _nobody_waits = serves.send(broker.closer());
                 drop(serves);
                 loop {

@@ -1,4 +1,4 @@
-//! System calls of one thread that fail at the n-th time.
+//! System calls, and allocations, of one thread that fail at the n-th time.
 //!
 //! Why a shim and no ptrace(2): the fault is to hit one party of several in a process whose
 //! descriptors can be counted when it ends, thousands of times in a minute. The program defines the
@@ -6,10 +6,12 @@
 //! library's. Real processes are for strace, in `processes.rs`.
 #![allow(unsafe_code, unreachable_pub, reason = "functions of the C library are replaced by their name")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::mem;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -49,6 +51,45 @@ fn strikes(call: &str) -> bool {
     fault.errno.set();
     true
 }
+
+/// Where an allocation that fails stands is said on standard error (it takes long to find out).
+pub(crate) static SAYS_WHERE: AtomicBool = AtomicBool::new(false);
+
+/// The name that allocations have among the calls.
+pub(crate) const ALLOCATION: &str = "allocation";
+
+struct Failing;
+
+/// Whether this one is to fail.
+fn no_memory() -> bool {
+    let strikes = strikes(ALLOCATION);
+    if strikes && SAYS_WHERE.load(Ordering::Relaxed) {
+        // What this allocates is not the n-th any more.
+        eprintln!("{}", Backtrace::force_capture());
+    }
+    strikes
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came, or answered with null.
+unsafe impl GlobalAlloc for Failing {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promised.
+        if no_memory() { std::ptr::null_mut() } else { unsafe { System.alloc(layout) } }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as the caller promised.
+        if no_memory() { std::ptr::null_mut() } else { unsafe { System.realloc(pointer, layout, size) } }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Failing = Failing;
 
 /// What the kernel says is true. Where it says that the peer is gone, the socket is at its end from
 /// now on; and behind the peer's end it never says "would block".
@@ -137,7 +178,7 @@ pub extern "C" fn syscall(
 }
 
 /// The calls, and the errors that their manual pages, or a filter, have for them.
-pub(crate) const CALLS_AND_ERRORS: [(&str, &[Errno]); 19] = {
+pub(crate) const CALLS_AND_ERRORS: [(&str, &[Errno]); 20] = {
     use Errno::{
         EAGAIN, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINTR, EIO, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC,
         ENOSYS, EPERM, EPIPE, ETOOMANYREFS,
@@ -164,5 +205,6 @@ pub(crate) const CALLS_AND_ERRORS: [(&str, &[Errno]); 19] = {
         ("epoll_wait", &[EINTR]),
         ("epoll_ctl", &[ENOMEM, ENOSPC]),
         ("memfd_create", &[EMFILE, ENOMEM]),
+        (ALLOCATION, &[ENOMEM]),
     ]
 };

@@ -85,7 +85,7 @@ impl Answer {
                 }
             }
         }
-        let mut payload = Vec::new();
+        let mut payload = Vec::with_capacity(FIXED.saturating_add(text.len()));
         payload.extend([fixed.status, fixed.socket, fixed.accepts, 0]);
         payload.extend(fixed.pid.to_le_bytes());
         payload.extend(fixed.uid.to_le_bytes());

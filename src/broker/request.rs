@@ -117,7 +117,7 @@ impl Request {
             Self::Withdraw(_) => (None, 0, Audience::SameUser),
             Self::Ask(it) => (Some(it.wire), it.accepts, Audience::SameUser),
         };
-        let mut payload = Vec::new();
+        let mut payload = Vec::with_capacity(REQUEST_MOST as usize);
         if let Some(wire) = wire {
             let (audience, id) = audience.encode();
             payload.extend([wire.socket.code(), accepts, audience, wire.name.as_bytes().len() as u8]);

@@ -28,7 +28,7 @@ use crate::wire::control;
 use line::Line;
 use watch::Watch;
 
-pub use client::{BrokerClient, Fresh, HAND_OVERS_MOST};
+pub use client::{BrokerClient, Fresh, HAND_OVERS_MOST, UNANSWERED_MOST};
 pub use event::{BrokerEvent, BrokerStats, Departure};
 
 /// What a broker accepts of a party (BR-2, BR-5).

@@ -33,7 +33,9 @@ pub use address::Address;
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncChannel, AsyncListener, AsyncReceiving, AsyncSending};
 #[cfg(feature = "broker")]
-pub use broker::{Broker, BrokerClient, BrokerEvent, BrokerStats, Departure, Fresh, HAND_OVERS_MOST};
+pub use broker::{
+    Broker, BrokerClient, BrokerEvent, BrokerStats, Departure, Fresh, HAND_OVERS_MOST, UNANSWERED_MOST,
+};
 pub use calls::{Calls, Event};
 pub use channel::{Channel, Closer, Sent, Unattached};
 pub use credentials::{Credentials, PeerRule};

@@ -20,6 +20,13 @@ use crate::profile::{Packet, Profile};
 /// closed and counted, and its client reads the end.
 pub const HAND_OVERS_MOST: usize = 32;
 
+/// Requests whose answers may be awaited together, those included that their caller gave up.
+pub const UNANSWERED_MOST: usize = 64;
+
+/// Messages that may be read one after the other, none of them the answer, before a deadline counts
+/// although there is more to read: a broker that floods us does not stop the clock.
+const OVERDUE_READS: u32 = 1024;
+
 /// One end of a channel made for two.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -44,7 +51,7 @@ pub struct BrokerClient {
     /// Requests that were sent and are not answered yet, in order.
     pending: VecDeque<Pending>,
     /// What this connection serves.
-    names: Vec<(Name, Wire)>,
+    names: Vec<Served>,
     handed: VecDeque<Handed>,
     late: u64,
     missed: u64,
@@ -54,6 +61,12 @@ pub struct BrokerClient {
 struct Pending {
     correlation: u32,
     request: Request,
+}
+
+struct Served {
+    registration: Registration,
+    /// The caller was told. `false`: it had given up when the broker's "yes" was read.
+    told: bool,
 }
 
 /// An end for a service that nobody took yet.
@@ -116,8 +129,9 @@ impl BrokerClient {
     /// # Errors
     /// [`Error::BrokerRefused`] with [`Refusal::NameTaken`], [`Refusal::NotPermitted`],
     /// [`Refusal::Quota`], [`Refusal::Full`] or [`Refusal::Exhausted`]; [`Misuse`](crate::Misuse)
-    /// about the name; as [`ask`](Self::ask). After [`Error::TimedOut`] the name may still become
-    /// this connection's.
+    /// about the name; as [`ask`](Self::ask). After [`Error::TimedOut`], or where reading failed, the
+    /// name may still become this connection's: the same call once more waits for the answer to the
+    /// first, or finds that it has come.
     pub fn register<P: Profile>(
         &mut self,
         name: &str,
@@ -127,15 +141,27 @@ impl BrokerClient {
     ) -> Result<(), Error> {
         limits.check()?;
         let (name, wire, accepts) = (Name::new(name)?, Wire::of::<P>()?, limits.descriptors);
-        let request = Request::Register(Registration { name, wire, accepts, audience });
-        self.request(request, deadline).map(drop)
+        let registration = Registration { name, wire, accepts, audience };
+        let served = |client: &mut Self| {
+            let mut names = client.names.iter_mut();
+            names.find(|served| served.registration == registration && !served.told).map(|served| {
+                served.told = true;
+            })
+        };
+        if served(self).is_none() {
+            self.request(Request::Register(registration), deadline)?;
+            // Told now.
+            let _known = served(self);
+        }
+        Ok(())
     }
 
     /// Serves a name no longer. Hand-overs that came before stay to be accepted.
     ///
     /// # Errors
     /// [`Error::BrokerRefused`] with [`Refusal::NameUnknown`], where this connection does not serve
-    /// it; as [`ask`](Self::ask).
+    /// it; as [`ask`](Self::ask). Once more after [`Error::TimedOut`], it waits for the answer to the
+    /// first call.
     pub fn withdraw(&mut self, name: &str, deadline: Deadline) -> Result<(), Error> {
         self.request(Request::Withdraw(Name::new(name)?), deadline).map(drop)
     }
@@ -146,6 +172,8 @@ impl BrokerClient {
     /// [`Error::BrokerRefused`] with any [`Refusal`]: the connection goes on, unless the broker
     /// turned it away; [`Misuse`](crate::Misuse) about the name; [`Error::TimedOut`], where what the
     /// broker answers later is closed and counted as [`late`](Self::late);
+    /// [`Exhausted::CallsInFlight`], where [`UNANSWERED_MOST`] requests are not answered yet, those
+    /// that were given up included;
     /// [`Error::Violation`], when the broker breaks a rule; [`Error::Closed`] and
     /// [`Error::PeerGone`], when it is gone; [`Error::Io`].
     pub fn ask<P: Profile>(
@@ -171,11 +199,12 @@ impl BrokerClient {
     pub fn accept_by<P: Profile>(&mut self, limits: Limits, deadline: Deadline) -> Result<Fresh<P>, Error> {
         limits.check()?;
         let wire = Wire::of::<P>()?;
+        let mut reads = 0;
         loop {
             if let Some(handed) = self.take_handed(&wire) {
                 return fresh(handed.name, handed.peer, handed.end, limits);
             }
-            self.hear(deadline)?;
+            self.hear_in_time(&mut reads, deadline)?;
         }
     }
 
@@ -216,15 +245,13 @@ impl BrokerClient {
 
     /// Sends a request and waits for its answer.
     fn request(&mut self, request: Request, deadline: Deadline) -> Result<(Answer, Option<OwnedFd>), Error> {
-        self.make_room()?;
-        let correlation = self.next.wrapping_add(1).max(1);
-        self.next = correlation;
-        match self.channel.send_by(request.message(correlation, true), deadline) {
-            Ok(_) => self.pending.push_back(Pending { correlation, request }),
-            Err(SendError { error, .. }) => return Err(self.why_gone(error, deadline)),
-        }
+        let correlation = match self.sent_before(&request) {
+            Some(correlation) => correlation,
+            None => self.send(request, deadline)?,
+        };
+        let mut reads = 0;
         loop {
-            if let Some((of, answer, end)) = self.hear(deadline)? {
+            if let Some((of, answer, end)) = self.hear_in_time(&mut reads, deadline)? {
                 match answer {
                     _ if of != correlation => self.late = self.late.saturating_add(1),
                     Answer::Refused(refusal) => return Err(Error::BrokerRefused(refusal)),
@@ -234,12 +261,42 @@ impl BrokerClient {
         }
     }
 
+    fn send(&mut self, request: Request, deadline: Deadline) -> Result<u32, Error> {
+        self.make_room()?;
+        let correlation = self.next.wrapping_add(1).max(1);
+        self.next = correlation;
+        match self.channel.send_by(request.message(correlation, true), deadline) {
+            Ok(_) => self.pending.push_back(Pending { correlation, request }),
+            Err(SendError { error, .. }) => return Err(self.why_gone(error, deadline)),
+        }
+        Ok(correlation)
+    }
+
+    /// The same request about a name, sent by an earlier call that did not hear the answer, and the
+    /// last that was said about the name: asked twice, the broker would say that the name is taken,
+    /// or is nobody's. A question is made anew, since its channel is.
+    fn sent_before(&self, request: &Request) -> Option<u32> {
+        let of = |request: &Request| match request {
+            Request::Register(registration) => Some(registration.name),
+            Request::Withdraw(name) => Some(*name),
+            Request::Ask(_) => None,
+        };
+        let name = of(request)?;
+        let last = self.pending.iter().rev().find(|pending| of(&pending.request) == Some(name))?;
+        (last.request == *request).then_some(last.correlation)
+    }
+
     /// Memory for one request more, and for what its answer makes of it.
     fn make_room(&mut self) -> Result<(), Exhausted> {
+        if self.pending.len() >= UNANSWERED_MOST {
+            let [given_up, limit] =
+                [self.pending.len(), UNANSWERED_MOST].map(|many| u32::try_from(many).unwrap_or(u32::MAX));
+            return Err(Exhausted::CallsInFlight { pending: 0, given_up, limit });
+        }
         let short = |bytes: usize| Exhausted::OutOfMemory { bytes: bytes as u64 };
         self.pending.try_reserve(1).map_err(|_| short(size_of::<Pending>()))?;
         let names = self.pending.len().saturating_add(1);
-        self.names.try_reserve(names).map_err(|_| short(size_of::<(Name, Wire)>()))
+        self.names.try_reserve(names).map_err(|_| short(size_of::<Served>()))
     }
 
     /// A broker that closed may have said why before.
@@ -247,8 +304,9 @@ impl BrokerClient {
         if !matches!(error, Error::PeerGone { .. }) {
             return error;
         }
+        let mut reads = 0;
         loop {
-            match self.hear(deadline) {
+            match self.hear_in_time(&mut reads, deadline) {
                 Ok(_) => {}
                 Err(said @ Error::BrokerRefused(_)) => return said,
                 Err(_) => return error,
@@ -273,7 +331,7 @@ impl fmt::Debug for BrokerClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BrokerClient")
             .field("channel", &self.channel)
-            .field("names", &self.names)
+            .field("names", &self.names.iter().map(|served| served.registration.name).collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

@@ -2,8 +2,8 @@
 
 use std::os::fd::OwnedFd;
 
-use super::{BrokerClient, HAND_OVERS_MOST, Handed, Pending};
-use crate::broker::{Answer, Name, Peer, Refusal, Request};
+use super::{BrokerClient, HAND_OVERS_MOST, Handed, OVERDUE_READS, Pending, Served};
+use crate::broker::{Answer, Name, Peer, Refusal, Registration, Request};
 use crate::driver::deadline::Deadline;
 use crate::driver::error::Error;
 use crate::error::{Exhausted, Violation};
@@ -13,8 +13,21 @@ use crate::message::{Head, Message};
 pub(super) type Heard = (u32, Answer, Option<OwnedFd>);
 
 impl BrokerClient {
+    /// As [`hear`](Self::hear), and late where too much came that is not what is waited for.
+    pub(super) fn hear_in_time(
+        &mut self,
+        reads: &mut u32,
+        deadline: Deadline,
+    ) -> Result<Option<Heard>, Error> {
+        if *reads >= OVERDUE_READS && deadline.has_passed() {
+            return Err(Error::TimedOut);
+        }
+        *reads = reads.saturating_add(1);
+        self.hear(deadline)
+    }
+
     /// The next answer; `None`: something came that answers no request, and was dealt with.
-    pub(super) fn hear(&mut self, deadline: Deadline) -> Result<Option<Heard>, Error> {
+    fn hear(&mut self, deadline: Deadline) -> Result<Option<Heard>, Error> {
         // Before anything is taken out of the socket: a hand-over is not lost for want of memory.
         let bytes = size_of::<Handed>() as u64;
         self.handed.try_reserve(1).map_err(|_| Exhausted::OutOfMemory { bytes })?;
@@ -65,8 +78,8 @@ impl BrokerClient {
             return fits(request, refusal);
         }
         match request {
-            Request::Register(it) => self.names.push((it.name, it.wire)),
-            Request::Withdraw(name) => self.names.retain(|(known, _)| known != name),
+            Request::Register(it) => self.names.push(Served { registration: *it, told: false }),
+            Request::Withdraw(name) => self.names.retain(|served| served.registration.name != *name),
             Request::Ask(_) => {}
         }
         Ok(())
@@ -76,8 +89,8 @@ impl BrokerClient {
     fn hand_over(&mut self, name: Name, peer: Peer, end: Option<OwnedFd>) -> Result<(), Violation> {
         // Between its answers to a registration and to a withdrawal the broker hands over, and
         // never else.
-        let known = self.names.iter().find(|(known, _)| *known == name);
-        let (Some(&(_, wire)), Some(end)) = (known, end) else {
+        let known = self.names.iter().map(|served| &served.registration).find(|known| known.name == name);
+        let (Some(&Registration { wire, .. }), Some(end)) = (known, end) else {
             return Err(Violation::BrokerMessage { field: "name", value: 0 });
         };
         if self.handed.len() >= HAND_OVERS_MOST {
