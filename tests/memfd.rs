@@ -208,3 +208,16 @@ fn its_name_shows_who_made_it() {
     }
     ledger.close();
 }
+
+#[test]
+fn its_name_is_as_long_as_the_kernel_likes() {
+    let ledger = Ledger::open();
+    for name in [&"x".repeat(249), &format!("{}\0{}", "y".repeat(249), "z")] {
+        let memfd = Memfd::create(name, 0).unwrap();
+        let expected = name.split('\0').next().unwrap();
+        assert_eq!(identity(&memfd).to_string_lossy(), format!("/memfd:{expected} (deleted)"));
+    }
+    let too_long = Memfd::create(&"x".repeat(250), 0).unwrap_err();
+    assert_eq!(too_long, Error::Io { call: "memfd_create", errno: libc::EINVAL });
+    ledger.close();
+}

@@ -23,7 +23,6 @@ pub(crate) enum Place {
 /// What grows with a peer's bytes, descriptors, messages, calls, names or connections is asked for and is
 /// not here.
 pub(crate) const INFALLIBLE: &[(&str, &str, &str)] = &[
-    ("driver/memfd.rs", "make", "the name of a memfd, its caller's"),
     ("driver/address.rs", "abstract_name", "an address, its caller's"),
     ("accept/policy.rs", "every", "a kind of a policy, its caller's"),
     (

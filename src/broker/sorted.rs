@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use crate::machine::shrink;
+
 /// Pairs in the order of their keys, in one piece of memory. What a stranger makes grow must be
 /// able to say "no memory" (P4), and the maps of `alloc` cannot.
 #[derive(Debug)]
@@ -68,14 +70,9 @@ impl<K: Ord, V> Sorted<K, V> {
 
     /// After a crowd has left, its room goes too.
     fn shrink(&mut self) {
-        if self.pairs.len().saturating_mul(4) >= self.pairs.capacity() {
-            return;
-        }
-        // Not shrink_to, which must not fail.
-        let mut smaller = Vec::new();
-        if smaller.try_reserve_exact(self.pairs.len().saturating_mul(2)).is_ok() {
-            smaller.append(&mut self.pairs);
-            self.pairs = smaller;
+        if self.pairs.len().saturating_mul(4) < self.pairs.capacity() {
+            let room = self.pairs.len().saturating_mul(2);
+            shrink(&mut self.pairs, room);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Shared memory that cannot change under its reader's hands (memfd_create(2)).
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
 use std::ops::Deref;
@@ -15,6 +15,9 @@ use super::error::Error;
 use super::sys::{self, Mapping};
 use crate::accept::Seals;
 use crate::error::Misuse;
+
+/// Bytes of the longest name (mm/memfd.c, MFD_NAME_MAX_LEN; a longer one is EINVAL).
+const NAME_MOST: usize = 249;
 
 /// MFD_NOEXEC_SEAL (memfd_create(2), Linux 6.3): no mode bit to execute it, and a seal that keeps it
 /// so. Where the sysctl vm.memfd_noexec is 2, no memfd is made without it.
@@ -117,12 +120,15 @@ impl Memfd {
 
 /// Close-on-exec, above the standard descriptors, and open to seals.
 fn make(name: &str) -> Result<OwnedFd, Error> {
-    let name: Vec<u8> = name.bytes().take_while(|byte| *byte != 0).collect();
-    let name = CString::new(name).unwrap_or_default();
+    let mut bytes = [0; NAME_MOST + 1];
+    let given = bytes.iter_mut().zip(name.bytes().take_while(|byte| *byte != 0));
+    given.for_each(|(place, byte)| *place = byte);
+    // Where it is too long the zero that ends it is not there.
+    let name = CStr::from_bytes_until_nul(&bytes).map_err(|_| Error::io("memfd_create", Errno::EINVAL))?;
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let memfd = match memfd_create(name.as_c_str(), flags | NOEXEC_SEAL) {
+    let memfd = match memfd_create(name, flags | NOEXEC_SEAL) {
         // Before Linux 6.3.
-        Err(Errno::EINVAL) => memfd_create(name.as_c_str(), flags),
+        Err(Errno::EINVAL) => memfd_create(name, flags),
         made => made,
     };
     let memfd = memfd.map_err(|errno| Error::io("memfd_create", errno))?;

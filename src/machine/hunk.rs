@@ -321,6 +321,17 @@ pub(super) fn reserve<T>(vector: &mut Vec<T>, additional: usize) -> Result<(), E
     })
 }
 
+/// Gives back memory beyond room for `most` elements, or for as many as there are. Not shrink_to, which
+/// aborts where the allocator has no smaller piece: then the larger one stays (P4).
+pub(crate) fn shrink<T>(vector: &mut Vec<T>, most: usize) {
+    let mut smaller = Vec::new();
+    if vector.capacity() > most.max(vector.len()) && smaller.try_reserve_exact(most.max(vector.len())).is_ok()
+    {
+        smaller.append(vector);
+        *vector = smaller;
+    }
+}
+
 /// Drops memory above `most` elements that a caller's message brought in by a swap.
 pub(super) fn bound<T>(vector: &mut Vec<T>, most: usize) {
     if vector.capacity() > most {

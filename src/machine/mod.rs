@@ -42,6 +42,8 @@ pub mod table;
 mod transmit;
 
 pub use counters::{Held, Received};
+#[cfg(feature = "broker")]
+pub(crate) use hunk::shrink;
 pub use hunk::{Hunk, SLACK};
 pub use leftover::Leftover;
 pub use outgoing::Outgoing;

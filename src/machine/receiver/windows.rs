@@ -7,7 +7,7 @@ use crate::error::Exhausted;
 use crate::limits::Limits;
 use crate::machine::assembly::KEEP;
 use crate::machine::counters::Held;
-use crate::machine::hunk::{Hunk, SLACK, reserve};
+use crate::machine::hunk::{Hunk, SLACK, reserve, shrink};
 use crate::machine::table::State;
 use crate::profile::{FRAME_MAX, Framing, PacketCaps, Profile, Role};
 
@@ -196,7 +196,7 @@ impl<P: Profile, F> Receiver<P, F> {
         let most = if paired { Self::hunks_of_pairs(shape.count) } else { shape.count };
         if self.hunks.len() > most {
             self.hunks.truncate(most);
-            self.hunks.shrink_to_fit();
+            shrink(&mut self.hunks, most);
         }
         let Plan { first, count, bytes, slot, in_place } = self.plan(&shape);
         let end = first.saturating_add(count);
@@ -243,9 +243,7 @@ impl<P: Profile, F> Receiver<P, F> {
     /// cheap beside the wait.
     pub(super) fn release(&mut self) {
         self.hunks.truncate(1);
-        if self.hunks.capacity() > 1 {
-            self.hunks.shrink_to_fit();
-        }
+        shrink(&mut self.hunks, 1);
         for hunk in &mut self.hunks {
             if hunk.bytes.capacity() > KEEP {
                 hunk.bytes = Vec::new();
