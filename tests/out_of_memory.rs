@@ -22,12 +22,18 @@ use support::{Ledger, files, identity};
 thread_local! {
     /// How many allocations of this thread succeed before one fails; negative: all do.
     static LEFT: Cell<i64> = const { Cell::new(-1) };
+    /// The next allocation of so many bytes fails.
+    static SIZE: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
 struct Failing;
 
 /// Whether this allocation is the one.
-fn fails() -> bool {
+fn fails(bytes: usize) -> bool {
+    if SIZE.get() == bytes {
+        SIZE.set(usize::MAX);
+        return true;
+    }
     let left = LEFT.get();
     LEFT.set(if left >= 0 { left - 1 } else { left });
     left == 0
@@ -38,7 +44,7 @@ fn fails() -> bool {
 unsafe impl GlobalAlloc for Failing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as the caller promised.
-        if fails() { std::ptr::null_mut() } else { unsafe { System.alloc(layout) } }
+        if fails(layout.size()) { std::ptr::null_mut() } else { unsafe { System.alloc(layout) } }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
@@ -48,7 +54,7 @@ unsafe impl GlobalAlloc for Failing {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as the caller promised.
-        if fails() { std::ptr::null_mut() } else { unsafe { System.realloc(pointer, layout, size) } }
+        if fails(size) { std::ptr::null_mut() } else { unsafe { System.realloc(pointer, layout, size) } }
     }
 }
 
@@ -299,5 +305,37 @@ fn a_listener_without_memory_loses_nobody() {
     served.send(Message::new(b"well met")).unwrap();
     assert_eq!(client.receive().unwrap().payload(), b"well met");
     drop((listener, client, served));
+    ledger.close();
+}
+
+/// A request that had left the socket when there was no memory for it: nothing tells of it but the broker
+/// itself.
+#[cfg(feature = "broker")]
+#[test] // P4, P5; case 47
+fn a_broker_comes_back_to_what_it_had_read() {
+    use fdpost::Broker;
+    use fdpost::broker::{Name, Quotas, Request};
+    let ledger = Ledger::open();
+    let address = Address::abstract_name(format!("fdpost-memory-broker-{}", std::process::id()));
+    let mut broker = Broker::bind(&address, Quotas::new()).unwrap();
+    let mut service = Channel::<Packet>::connect(&address, Limits::new()).unwrap();
+    broker.turn(Deadline::after(Duration::from_secs(30))).unwrap();
+    let name = Name::new(&"n".repeat(61)).unwrap();
+    let request = Request::Withdraw(name);
+    let message = request.message(1, true);
+    let size = message.payload().len();
+    service.send(message).unwrap();
+    SIZE.set(size);
+    let deadline = Deadline::after(Duration::from_secs(30));
+    let answer = loop {
+        broker.turn(deadline).unwrap();
+        match service.try_receive().unwrap() {
+            Some(answer) => break answer,
+            None => assert!(!deadline.has_passed(), "the request was forgotten"),
+        }
+    };
+    assert!(SIZE.replace(usize::MAX) == usize::MAX, "no allocation was made to fail");
+    assert_eq!((answer.head().kind, answer.head().correlation), (request.kind(), 1));
+    drop((service, broker));
     ledger.close();
 }

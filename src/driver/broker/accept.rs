@@ -72,7 +72,12 @@ impl Broker {
         while self.paused.front().is_some_and(|(at, _)| Instant::now() >= *at) {
             let Some((_, id)) = self.paused.pop_front() else { break };
             // Who has no room is watched for that already.
-            let Some(line) = self.lines.get(&id).filter(|line| !line.full) else { continue };
+            let Some(line) = self.lines.get_mut(&id).filter(|line| !line.full) else { continue };
+            // What there was no memory for may have left the socket, which would never tell of it.
+            if !line.queued {
+                line.queued = true;
+                self.ready.push_back(id);
+            }
             if let Err(error) = self.watch.change(&line.channel, Token::Line(id), Interest::Reading) {
                 self.close(id, Departure::Failed(error));
             }
