@@ -72,9 +72,10 @@ stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten wi
 	@cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000} | tee /dev/stderr | \
 	  sed -n 's/^\([0-9].*\); .*/evidence: stress: \1/p' | $(commas)
 
-faults: ## each system call fails, at every time and with every error: over pairs, calls, a broker, and real programs
+faults: ## each system call fails, at every time and with every error, and each allocation; planted defects are noticed (SCENARIO="packet right statx" for some)
 	cargo build --locked --quiet --features cli,tokio --bin fdpost --example broker --example faults
 	$(CARGO_TARGET_DIR)/debug/examples/faults $(SCENARIO)
+	@if [ -z "$(SCENARIO)" ]; then examples/faults/planted.sh; fi
 
 # Debug: its assertions are on. Each planted defect first, so that the long run is worth its time.
 soak: ## honest and hostile processes for MINUTES (10), killed and restarted; what they hold stays flat (target/soak/soak.svg)

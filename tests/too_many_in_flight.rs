@@ -12,12 +12,13 @@ mod support_broker;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use driver::{after, ends, message, returned};
 use fdpost::broker::{Answer, Audience, Quotas};
-use fdpost::driver::{Event, FdReply, receive_fd, send_error, send_fd};
+use fdpost::driver::{Departure, Event, FdReply, receive_fd, send_error, send_fd};
 use fdpost::profile::packet::REPLY;
-use fdpost::{Calls, Channel, Error, Head, Limits, Packet, Refusal, Sent};
+use fdpost::{BrokerEvent, Calls, Channel, Error, Head, Limits, Packet, Refusal, Sent};
 use nix::errno::Errno;
 use nix::libc;
 use ordinary::{as_an_ordinary_user, open};
@@ -220,4 +221,50 @@ fn send_fd_says_so_and_nothing_left() {
 fn same(one: &OwnedFd, two: &OwnedFd) -> bool {
     let inode = |file: &OwnedFd| nix::sys::stat::fstat(file).map(|stat| (stat.st_dev, stat.st_ino));
     inode(one).unwrap() == inode(two).unwrap()
+}
+
+/// A service that leaves its ends unread never fills its socket with them, and is let go all the same
+/// once they are what others lack.
+#[test] // P2, P4, P5; case 43
+fn br_18_ends_left_unread_while_descriptors_are_short() {
+    if !as_an_ordinary_user("br_18_ends_left_unread_while_descriptors_are_short", MOST) {
+        return;
+    }
+    let before = open(MOST);
+    let patience = Duration::from_millis(50);
+    let mut turned = Turned::new(Quotas::new().patience(patience));
+    let [(mut hog, hoggish), (mut service, _), (mut client, _)] = [0; 3].map(|_| turned.connected());
+    for (party, name) in [(&mut hog, "hog"), (&mut service, "service")] {
+        let registration = register::<Packet>(name, 0, Audience::SameUser);
+        assert_eq!(turned.answer(party, &registration, true), Answer::Done);
+    }
+    let mut granted = |turned: &mut Turned, name: &str| {
+        let answer = turned.answer(&mut client, &ask::<Packet>(name, 0), true);
+        let left = |event: &BrokerEvent| matches!(event, BrokerEvent::Left { .. });
+        (answer, turned.events.try_iter().filter(left).collect::<Vec<_>>())
+    };
+    let none = Vec::new();
+    for name in ["hog", "hog", "service"] {
+        let (answer, left) = granted(&mut turned, name);
+        assert!(matches!(answer, Answer::Granted(_)), "{answer:?}");
+        assert_eq!(left, none);
+    }
+    drop(service.receive_by(soon()).unwrap());
+    std::thread::sleep(2 * patience);
+    // As long as nobody lacks anything, who is slow is left alone.
+    let (answer, left) = granted(&mut turned, "service");
+    assert!(matches!(answer, Answer::Granted(_)), "{answer:?}");
+    assert_eq!(left, none);
+    drop(service.receive_by(soon()).unwrap());
+    let press = Press::new();
+    let (answer, left) = granted(&mut turned, "service");
+    assert_eq!(answer, Answer::Refused(Refusal::Exhausted));
+    let gone = |event: &BrokerEvent| matches!(event, BrokerEvent::Left { id, why: Departure::Unread, .. } if *id == hoggish);
+    assert!(left.len() == 1 && gone(&left[0]), "{left:?}");
+    assert_eq!(turned.broker.stats().unread, 1);
+    press.over();
+    let (answer, left) = granted(&mut turned, "hog");
+    assert_eq!((answer, left), (Answer::Refused(Refusal::NameUnknown), none));
+    drop((hog, service, client, turned));
+    assert_eq!(open(MOST), before);
 }

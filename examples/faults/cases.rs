@@ -160,6 +160,9 @@ pub(crate) fn all(only: &[&str], evidence: &mut Evidence) {
         for party in parties.iter().filter(|party| wanted(1, party)) {
             for (call, errors) in CALLS_AND_ERRORS.iter().filter(|(call, _)| wanted(2, call)) {
                 let mut tally = Tally::default();
+                if evidence.failed > 0 && evidence.first_only {
+                    return;
+                }
                 for errno in errors.iter().filter(|errno| may_be_said(scenario, **errno)) {
                     every_number(scenario, party, call, *errno, &mut tally, evidence);
                 }
@@ -196,6 +199,9 @@ fn every_number(
     evidence: &mut Evidence,
 ) {
     for number in 1..ENDLESS {
+        if tally.failed > 0 && evidence.first_only {
+            return;
+        }
         let words = [scenario, party, call, &format!("{errno:?}"), &number.to_string()];
         let ended = one(&words, false);
         let (code, said) = match &ended {

@@ -10,6 +10,8 @@ pub(crate) struct Evidence {
     cases: BTreeMap<String, BTreeMap<String, u32>>,
     infallible: BTreeMap<Place, u32>,
     pub(crate) failed: u32,
+    /// One failed case is enough: for planted defects.
+    pub(crate) first_only: bool,
 }
 
 impl Evidence {

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut evidence = evidence::Evidence::default();
+    evidence.first_only = std::env::var_os("FAULTS_FIRST").is_some();
     match words[..] {
         ["case", scenario, party, call, errno, number] => {
             return cases::play(scenario, party, call, errno, number);

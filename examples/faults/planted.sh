@@ -24,7 +24,7 @@ for patch in examples/faults/planted/*.patch; do
   patch --quiet --no-backup-if-mismatch -p1 -d "$copy" <"$patch"
   (cd "$copy" && cargo build --locked --quiet --features broker,tokio --example faults)
   log=$base/$(basename "$patch" .patch).log
-  if "$CARGO_TARGET_DIR/debug/examples/faults" "${cases[@]}" >"$log" 2>&1; then
+  if FAULTS_FIRST=1 "$CARGO_TARGET_DIR/debug/examples/faults" "${cases[@]}" >"$log" 2>&1; then
     echo "missed: $defect, by make faults SCENARIO=\"${cases[*]}\""
     missed=1
   else

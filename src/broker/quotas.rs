@@ -23,7 +23,8 @@ pub struct Quotas {
     /// while a quarter of it at most is taken. It also bounds the descriptors in flight, which the
     /// kernel counts for the broker's user (ETOOMANYREFS).
     pub unread_bytes: u32,
-    /// How long a party may leave that full before it is let go, with its names. Default 10 s: a
+    /// How long a party may leave that full before it is let go, with its names; or, while the broker has
+    /// too many descriptors in flight, an end unread. Default 10 s: a
     /// stopped or swapped process comes back before that, and its names are free soon after.
     pub patience: Duration,
 }

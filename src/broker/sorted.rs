@@ -80,6 +80,12 @@ impl<K: Ord, V> Sorted<K, V> {
         self.pairs.len()
     }
 
+    /// Each value, in the order of their keys.
+    #[cfg(feature = "driver")]
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.pairs.iter_mut().map(|(_, value)| value)
+    }
+
     /// All values, in the order of their keys.
     #[cfg(feature = "driver")]
     pub(crate) fn into_values(self) -> impl Iterator<Item = V> {

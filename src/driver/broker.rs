@@ -85,6 +85,8 @@ pub struct Broker {
     watch: Watch,
     /// This process had no descriptor for who wants to connect, and tries again then.
     accept_again: Option<Instant>,
+    /// Some have left ends unread for too long while descriptors in flight are short.
+    has_overdue: bool,
     /// There was no memory to read what these have to say; the first in line first.
     paused: VecDeque<(Instant, Id)>,
     epoch: Instant,
@@ -137,6 +139,7 @@ impl Broker {
             ready: VecDeque::new(),
             watch,
             accept_again: None,
+            has_overdue: false,
             paused: VecDeque::new(),
             epoch: Instant::now(),
             reaper: None,

@@ -150,6 +150,16 @@ pub(super) fn socket_option(socket: BorrowedFd<'_>, name: i32) -> Result<i32, Er
     Ok(value[0])
 }
 
+/// Bytes of what was sent that the peer has not read, as SO_SNDBUF counts them (unix(7), SIOCOUTQ): 0
+/// once it has read all.
+#[cfg(feature = "broker")]
+pub(super) fn unread_bytes(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which is TIOCOUTQ, writes one integer (net/unix/af_unix.c, unix_ioctl).
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    Errno::result(result).map(|_| bytes.unsigned_abs())
+}
+
 /// Switches an option of level SOL_SOCKET on or off.
 pub(super) fn switch(socket: BorrowedFd<'_>, name: i32, on: bool) -> Result<(), Errno> {
     let (value, length) = (i32::from(on), size_of::<i32>() as libc::socklen_t);

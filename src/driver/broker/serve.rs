@@ -7,7 +7,7 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::SockType;
 
 use super::event::{BrokerEvent, Departure};
-use super::line::Line;
+use super::line::{Handed, Line};
 use super::watch::{Interest, Token};
 use super::{Broker, Credentials};
 use crate::broker::{Action, Answer, Id, Order, Outcome, Receipt, Refusal, Request, SocketKind, Why};
@@ -45,6 +45,13 @@ impl Broker {
         }
         while let Some(id) = self.registry.overdue(self.epoch.elapsed()) {
             self.close(id, Departure::Unread);
+        }
+        while std::mem::take(&mut self.has_overdue) {
+            let overdue = self.lines.iter().find(|(_, line)| line.overdue).map(|(id, _)| *id);
+            if let Some(id) = overdue {
+                self.close(id, Departure::Unread);
+                self.has_overdue = true;
+            }
         }
         Ok(())
     }
@@ -157,11 +164,24 @@ impl Broker {
 
     fn send(&mut self, to: Id, message: Message<OwnedFd>) -> Outcome {
         let Some(line) = self.lines.get_mut(&to) else { return Outcome::Gone };
-        let outcome = line.send(message);
+        let Handed { outcome, too_many } = line.send(message);
         if outcome == Outcome::Full {
             self.is_full(to);
         }
+        if too_many {
+            self.short_of_flights();
+        }
         outcome
+    }
+
+    /// What is sent and not read counts for the broker's user: whoever has left an end unread for too
+    /// long keeps others from theirs, even though its socket has room (BR-18).
+    fn short_of_flights(&mut self) {
+        let patience = self.registry.quotas().patience;
+        for line in self.lines.values_mut() {
+            line.overdue = line.unread_since().is_some_and(|since| since.elapsed() >= patience);
+        }
+        self.has_overdue = true;
     }
 
     fn pair(&self, order: &Order, kept: &mut [Option<OwnedFd>; 2]) -> Result<(OwnedFd, OwnedFd), Error> {
