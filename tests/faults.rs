@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-#[test] // P1, P2, P4, P5, P6; cases 43, 46, 47
-fn some_calls_and_allocations_fail() {
+#[test] // P1, P2, P4, P5, P6; cases 43, 46
+fn some_calls_fail() {
     let test = std::env::current_exe().unwrap();
     let faults = test.parent().unwrap().with_file_name("examples").join("faults");
     if !faults.exists() {
