@@ -98,16 +98,15 @@ bench-publish: ## what `make bench` measured becomes docs/bench, and README.md's
 bench-smoke: ## each of the benchmark's rows runs, and what it says of figures is right
 	cargo test --locked --manifest-path benches/Cargo.toml
 
-tsan: ## stress with MESSAGES (1000000) under ThreadSanitizer, which a planted race shows to report
-	@if ! test -d "$$(rustc +nightly --print sysroot 2>/dev/null)/lib/rustlib/src/rust/library"; then \
-	  $(call skipped,ThreadSanitizer wants std's source (rustup toolchain install nightly --profile minimal -c rust-src)); \
-	else \
-	  export RUSTFLAGS=-Zsanitizer=thread CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/tsan; \
-	  run="cargo +nightly run --locked --release -Zbuild-std --target x86_64-unknown-linux-gnu --example"; \
-	  if output=$$($$run race 2>&1) || ! grep -q 'WARNING: ThreadSanitizer: data race' <<<"$$output"; then \
-	    echo "$$output"; echo "a planted race went unnoticed"; exit 1; fi; \
-	  echo "a planted race was reported"; \
-	  $$run stress -- $${THREADS:-8} $${MESSAGES:-1000000}; fi
+tsan: ## tests with threads, and stress with MESSAGES (1000000), under ThreadSanitizer; a planted race is reported first
+	.ci/tsan
+
+.PHONY: miri asan
+miri: ## the core on 64 and 32 bits and big-endian, the outbox's threads, properties (CASES=1), under Miri; planted defects first
+	.ci/miri
+
+asan: ## tests, played scripts and properties under AddressSanitizer and LeakSanitizer; planted defects first
+	.ci/asan
 
 check: ## formats, lints, docs, the core for wasm, import direction, rules, public types, licences
 	for package in $(PACKAGES) loom-tests/Cargo.toml; do cargo fmt --check --manifest-path $$package; done

@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 base=${CARGO_TARGET_DIR:-$PWD/target}/agree-planted
 copy=$base/copy
-export CARGO_TARGET_DIR=$base/target RUST_BACKTRACE=0 CASES=${CASES:-300}
+# What is not ours is built once, beside the real code.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} RUST_BACKTRACE=0 CASES=${CASES:-300}
 
 # Only what differs is written, so that cargo builds only that again.
 refresh() {

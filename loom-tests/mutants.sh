@@ -34,7 +34,7 @@ while read -r model defect; do
     echo "missed: $model does not notice $defect"
     missed=$((missed + 1))
   else
-    echo "planted: loom: ${defect//-/ } -> \`make loom-mutants\`, $model"
+    echo "planted: loom: P7: ${defect//-/ } -> \`make loom-mutants\`, $model"
     caught=$((caught + 1))
     grep -q 'test result: FAILED' <<<"$output" || echo "        (it aborted or hung)"
   fi
