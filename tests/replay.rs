@@ -159,7 +159,7 @@ fn seeds(wire: &str) -> Option<Vec<[PathBuf; 2]>> {
     Some(seeds)
 }
 
-/// The texts are the answer that was written down before: `cargo run --example seeds` writes them anew
+/// The texts are the answer that was written down before: `make fuzz-seeds` writes them anew
 /// when a script is to mean something else.
 fn agree_on(wire: &str) {
     let mut compared = 0;

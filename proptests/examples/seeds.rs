@@ -1,5 +1,5 @@
-//! Writes the seed corpora of the fuzz targets, the same files at every run:
-//! `cargo run --example seeds`. libcamera's come from `tests/vectors/libcamera.json`, send_fd's from
+//! Writes the seed corpora of the fuzz targets into a directory, the same files at every run; `make
+//! fuzz-seeds` minimises them: `cargo run --example seeds -- DIRECTORY`. libcamera's come from `tests/vectors/libcamera.json`, send_fd's from
 //! `send_fd.json`; there is one for every wire and every corruption.
 
 use std::fs;
@@ -17,7 +17,8 @@ use serde_json::Value;
 
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let corpus = root.join("fuzz").join("corpus");
+    let corpus = std::env::args_os().nth(1).expect("a directory to write to");
+    let corpus = Path::new(&corpus);
     let vectors = fs::read_to_string(root.join("tests/vectors/libcamera.json")).expect("the vectors");
     let vectors: Value = serde_json::from_str(&vectors).expect("the vectors are JSON");
     receiver(&corpus.join("receiver"), &vectors);
@@ -68,6 +69,14 @@ fn receiver(directory: &Path, vectors: &Value) {
     }
     conversation.steps.push(Step::Close);
     write(directory, "libcamera-conversation", &conversation.to_bytes());
+    // What an honest spec with one thing wrong seldom comes to: a header of nothing, and a payload that
+    // the buffer for it cuts.
+    let raw = |bytes: &[u8]| Step::Raw(bytes.to_vec(), 0, 0);
+    let nothing = Script { steps: vec![raw(&[0; 8])], ..listener(0, 0) };
+    write(directory, "libcamera-empty-message", &nothing.to_bytes());
+    let (header, five) = ([&4_u32.to_ne_bytes()[..], &[0; 4]].concat(), [7; 5]);
+    let cut = Script { payload: 4, steps: vec![raw(&header), raw(&five)], ..listener(0, 0) };
+    write(directory, "libcamera-payload-truncated", &cut.to_bytes());
     for wire in 0..4 {
         let name = ["libcamera", "packet", "stream", "vhost-user"][usize::from(wire)];
         for corruption in 0..=16 {

@@ -10,6 +10,7 @@ use fdpost::broker::{Action, Id, Outcome, Quotas, Registry, Why};
 use fdpost::wire::control::Credentials;
 use fdpost::{Head, Refusal};
 
+use crate::reach::note;
 use crate::token::{Ledger, Token};
 use model::{Effect, Fates, Model, Said};
 
@@ -237,7 +238,12 @@ impl Play {
                 }
                 Action::Close(id, why) => {
                     let party = self.index(id);
-                    let broken = matches!(why, Why::Violation(_));
+                    let broken = if let Why::Violation(violation) = why {
+                        note(violation.rule());
+                        true
+                    } else {
+                        false
+                    };
                     assert_eq!(expected.next(), Some(Effect::Close(party, broken)), "{why:?}");
                     self.gone(party);
                     break;

@@ -11,6 +11,7 @@ use fdpost::profile::packet::{ERROR, REPLY};
 use fdpost::{Exhausted, Fault, Head, Libcamera, Misuse, Packet, Stream, Violation};
 
 use crate::log::Wire;
+use crate::reach::note;
 use crate::token::{Ledger, Token};
 use model::{Came, Judged, Model, Out};
 
@@ -275,6 +276,7 @@ impl<P: Correlate> Side<P> {
                 if let Violation::ReplyDescriptors { allowed, received } = refused.violation {
                     assert!(allowed < received);
                 }
+                note(refused.violation.rule());
                 return Some(refused.violation.rule());
             }
             (core, model) => panic!("{core:?}, and {model:?}"),

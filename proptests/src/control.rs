@@ -7,6 +7,8 @@ use fdpost::wire::control::{
     encode_rights, items,
 };
 
+use crate::reach::note;
+
 /// The three shapes of `cmsghdr`.
 pub const LAYOUTS: [Layout; 3] = [Layout::GLIBC_64, Layout::MUSL_64, Layout::BITS_32];
 
@@ -27,6 +29,13 @@ pub fn check_raw(bytes: &[u8], layout: Layout) -> Vec<Item> {
     let found: Vec<Item> = walk.by_ref().take(bytes.len() + 2).collect();
     assert!(found.len() <= bytes.len(), "more items than bytes");
     assert_eq!((walk.next(), walk.next()), (None, None), "the end is final");
+    for item in &found {
+        match item {
+            Item::Malformed(_) => note("control-malformed"),
+            Item::Unknown { .. } => note("control-unknown"),
+            _ => {}
+        }
+    }
     let mut from = 0;
     for descriptor in descriptors(&found) {
         assert!(descriptor >= 0, "{descriptor} is no descriptor");

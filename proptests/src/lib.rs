@@ -6,6 +6,7 @@
 //! - [`model`]: what `docs/PROTOCOL.md` says about it, slow and obvious
 //! - [`oracle`], [`sender`], [`control`], [`send_fd`], [`broker`], [`calls`], [`conversation`]: what
 //!   must hold
+//! - [`reach`]: which rules each fuzz target can break
 //!
 //! An oracle panics where a promise is broken, so that it serves a test and a fuzz target alike.
 
@@ -15,8 +16,10 @@ pub mod control;
 pub mod conversation;
 pub mod model;
 pub mod oracle;
+pub mod reach;
 pub mod send_fd;
 pub mod sender;
+#[cfg(feature = "strategies")]
 pub mod strategy;
 pub mod transcript;
 pub mod walk;

@@ -1,6 +1,7 @@
 //! The reference model: what `docs/PROTOCOL.md` says, and the head of [`crate::wires`]. Slow and
-//! obvious: it starts again from the first read every time, and takes streams byte by byte.
+//! obvious: it knows neither buffers nor batches, and keeps whole parts until they are looked at.
 use crate::log::{Event, Heard, Judgement, Read, Wire};
+use crate::wires::FLAGS;
 use fdpost::machine::table::Input;
 use fdpost::{Head, Limits};
 use std::time::Duration;
@@ -22,23 +23,66 @@ pub struct Followed {
 
 /// Judges a whole conversation, and says how far it came.
 pub fn follow(wire: Wire, limits: &Limits, log: &[Event]) -> Followed {
-    let mut model = Model { wire, limits, messages: Vec::new(), half: None, inputs: Vec::new() };
-    let verdict = log.iter().find_map(|event| model.event(event).err());
-    let deadline = if verdict.is_none() { model.deadline() } else { None };
-    let half = model.half.take().filter(|_| verdict.is_none());
-    match verdict {
-        Some("end") => model.inputs.push(Input::End),
-        // Every other row of that input has been noted where it was met.
-        Some("payload-missing") | None => {}
-        Some(_) => model.inputs.push(Input::Breach),
-    }
-    let judgement = Judgement { messages: model.messages, verdict: verdict.unwrap_or("more"), deadline };
-    Followed { judgement, inputs: model.inputs, half }
+    let mut judge = Judge::new(wire, *limits);
+    judge.listen(log);
+    judge.followed()
 }
 
-struct Model<'a> {
+/// Judges a conversation while it goes on.
+pub struct Judge {
+    model: Model,
+    /// Events that were judged.
+    seen: usize,
+    verdict: Option<&'static str>,
+}
+
+impl Judge {
+    pub const fn new(wire: Wire, limits: Limits) -> Self {
+        let model = Model { wire, limits, messages: Vec::new(), half: None, inputs: Vec::new() };
+        Self { model, seen: 0, verdict: None }
+    }
+
+    /// Looks at what is new in the log. Nothing is, once a rule was broken.
+    pub fn listen(&mut self, log: &[Event]) {
+        for event in &log[self.seen..] {
+            self.verdict = self.verdict.or_else(|| self.model.event(event).err());
+        }
+        self.seen = log.len();
+    }
+
+    /// When the message that has begun is overdue.
+    pub fn deadline(&self) -> Option<Duration> {
+        if self.verdict.is_none() { self.model.deadline() } else { None }
+    }
+
+    /// What came of it all: asked once, at the end.
+    pub fn followed(&mut self) -> Followed {
+        let (deadline, verdict) = (self.deadline(), self.verdict);
+        let model = &mut self.model;
+        let half = model.half.take().filter(|_| verdict.is_none());
+        match verdict {
+            Some("end") => model.inputs.push(Input::End),
+            // Every other row of that input has been noted where it was met.
+            Some("payload-missing") | None => {}
+            Some(_) => model.inputs.push(Input::Breach),
+        }
+        let (messages, inputs) = (std::mem::take(&mut model.messages), std::mem::take(&mut model.inputs));
+        Followed {
+            judgement: Judgement { messages, verdict: verdict.unwrap_or("more"), deadline },
+            inputs,
+            half,
+        }
+    }
+
+    /// The messages and the verdict of it: asked once, at the end.
+    pub fn judgement(&mut self) -> Judgement {
+        self.followed().judgement
+    }
+}
+
+struct Model {
     wire: Wire,
-    limits: &'a Limits,
+    limits: Limits,
     messages: Vec<Heard>,
     half: Option<Half>,
     inputs: Vec<Input>,
@@ -56,7 +100,7 @@ pub struct Half {
     pub descriptors: Vec<u64>,
 }
 
-impl Model<'_> {
+impl Model {
     fn event(&mut self, event: &Event) -> Result<(), &'static str> {
         let over = Err(if self.half.is_some() { "payload-missing" } else { "end" });
         let read = match event {
@@ -106,15 +150,19 @@ impl Model<'_> {
     }
 
     fn stream(&mut self, read: &Read, pool: &[u64], cut: bool) -> Result<(), &'static str> {
-        for (index, byte) in read.bytes.iter().enumerate() {
+        let mut rest = read.bytes.as_slice();
+        while !rest.is_empty() {
+            let got = |half: &Half| half.parts.last().unwrap().len();
+            let missing = self.half.as_ref().map_or(12, |half| self.part(half).0 - got(half));
+            let piece;
+            (piece, rest) = rest.split_at(missing.min(rest.len()));
             // Control data belongs to the part that holds the read's last byte.
-            let last = index + 1 == read.bytes.len();
+            let last = rest.is_empty();
             check(!(last && read.malformed), "control-malformed")?;
             check(!(last && read.unknown), "control-unknown")?;
             self.belongs(read, if last { pool } else { &[] }, last && cut)?;
-            self.half.as_mut().unwrap().parts.last_mut().unwrap().push(*byte);
-            while self.half.as_ref().is_some_and(|half| half.parts.last().unwrap().len() == self.part(half).0)
-            {
+            self.half.as_mut().unwrap().parts.last_mut().unwrap().extend(piece);
+            while self.half.as_ref().is_some_and(|half| got(half) == self.part(half).0) {
                 self.whole()?;
             }
         }
@@ -160,6 +208,8 @@ impl Model<'_> {
                 Wire::Stream => (native(0), 0, native(4) as usize, bytes[8].into()),
                 _ => (native(0), native(4), native(8) as usize, 0),
             };
+            let reserved = self.wire == Wire::VhostUser && half.head.flags >> 24 != 0;
+            check(!reserved, FLAGS)?;
             let legal = self.wire != Wire::Libcamera || half.size > 0 || half.count > 0;
             check(legal, "empty-message")?; // LC-3
             check(half.size <= self.limits.payload as usize, "payload-too-large")?; // CO-1

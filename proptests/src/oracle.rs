@@ -1,5 +1,6 @@
 //! What must hold of a receiver, whatever its peer and its user do.
 
+use fdpost::accept::{Accept, Found, Kind};
 use fdpost::machine::{Held, Receiver, table::State};
 use fdpost::message::Message;
 use fdpost::{Fault, Libcamera, Limits, Misuse, Packet, Profile, Stream, Violation};
@@ -7,10 +8,11 @@ use std::time::Duration;
 
 use crate::kernel::Kernel;
 use crate::log::{Event, Heard, Wire};
-use crate::model::judge;
+use crate::model::Judge;
 use crate::peer::{Act, Sent, acts};
+use crate::reach::note;
 use crate::script::{Habits, Script};
-use crate::token::{Ledger, Token};
+use crate::token::{ALONE, Ledger, Token};
 use crate::wires::VhostUser;
 
 /// What came of a conversation.
@@ -24,20 +26,31 @@ pub struct Outcome {
 
 /// Any bytes as a script: what the fuzz target `receiver` and the corpus call.
 pub fn check_bytes(bytes: &[u8]) {
-    check(&Script::from_bytes(bytes));
+    let script = Script::from_bytes(bytes);
+    run(&script, Some(usize::from(script.batch / 20)));
 }
 
 /// Runs a script against the wire that it names, and with other batches and cuts.
 pub fn check(script: &Script) -> Outcome {
+    run(script, None)
+}
+
+/// `other`: which of the other batches and cuts alone; a fuzzer's next script has another one.
+fn run(script: &Script, other: Option<usize>) -> Outcome {
     match script.wire() {
-        Wire::Libcamera => check_wire::<Libcamera>(script),
-        Wire::Packet => check_wire::<Packet>(script),
-        Wire::Stream => check_wire::<Stream>(script),
-        Wire::VhostUser => check_wire::<VhostUser>(script),
+        Wire::Libcamera => check_wire::<Libcamera>(script, other),
+        Wire::Packet => check_wire::<Packet>(script, other),
+        Wire::Stream => check_wire::<Stream>(script, other),
+        Wire::VhostUser => check_wire::<VhostUser>(script, other),
     }
 }
 
-fn check_wire<P: Profile>(script: &Script) -> Outcome {
+/// All of them, or the one.
+fn some<T>(all: &[T], one: Option<usize>) -> &[T] {
+    one.map_or(all, |one| std::slice::from_ref(&all[one % all.len()]))
+}
+
+fn check_wire<P: Profile>(script: &Script, other: Option<usize>) -> Outcome {
     let acts = acts(script);
     let cuts: Vec<usize> = script.cuts.iter().map(|cut| usize::from(*cut)).collect();
     let batch = u16::from(script.batch % 20);
@@ -45,7 +58,7 @@ fn check_wire<P: Profile>(script: &Script) -> Outcome {
     let sends = || acts.iter().filter_map(|act| if let Act::Send(sent) = act { Some(sent) } else { None });
     match script.wire() {
         Wire::Libcamera | Wire::Packet => {
-            for batch in [1, 3, 16] {
+            for &batch in some(&[1, 3, 16], other) {
                 let again = converse::<P>(script, &acts, batch, &[]);
                 assert_eq!(again, outcome, "in batches of {batch}");
             }
@@ -53,7 +66,7 @@ fn check_wire<P: Profile>(script: &Script) -> Outcome {
         wire @ (Wire::Stream | Wire::VhostUser) if sends().all(|sent| is_certain(wire, sent)) => {
             let many = sends().map(|sent| sent.bytes.len()).sum::<usize>() > 5_000;
             let cuts: [&[usize]; 4] = [&[], &[if many { 997 } else { 1 }], &[5, 4096], &[11, 1, 13, 700]];
-            for cuts in cuts {
+            for &cuts in some(&cuts, other) {
                 let again = converse::<P>(script, &acts, batch, cuts);
                 // The numbers may differ: "at least so many" depends on what one read brought.
                 assert_eq!((again.verdict, &again.heard), (outcome.verdict, &outcome.heard), "cut {cuts:?}");
@@ -75,10 +88,10 @@ fn is_certain(wire: Wire, sent: &Sent) -> bool {
 struct Conversation<P: Profile> {
     rx: Receiver<P, Token>,
     limits: Limits,
-    wire: Wire,
     habits: Habits,
     most: Held,
     kernel: Kernel,
+    judge: Judge,
     ledger: Ledger,
     now: Duration,
     heard: Vec<Heard>,
@@ -93,12 +106,16 @@ pub(crate) fn converse<P: Profile>(script: &Script, acts: &[Act], batch: u16, cu
     let mut talk = Conversation::<P> {
         rx: Receiver::new(limits).expect("a script's limits are within range").batch(batch),
         limits,
-        wire,
         habits: Habits(script.habits),
         most: Receiver::<P, Token>::most_held(&limits, batch),
         kernel: Kernel::new(wire, ledger.clone(), cuts),
+        judge: Judge::new(wire, limits),
         // What a user's message brings in must not stay: neither memory nor descriptors.
-        spare: Message::new(Vec::with_capacity(200_000)).with(ledger.issue(u64::MAX)),
+        spare: if Habits(script.habits).reuse() {
+            Message::new(Vec::with_capacity(200_000)).with(ledger.issue(ALONE))
+        } else {
+            Message::default()
+        },
         ledger,
         now: Duration::from_secs(1),
         heard: Vec::new(),
@@ -152,6 +169,9 @@ impl<P: Profile> Conversation<P> {
     }
 
     fn hear(&mut self, tokens: Vec<Token>) {
+        if self.habits.refuses() && !tokens.is_empty() {
+            return self.refuse(tokens);
+        }
         let descriptors = tokens.iter().map(Token::id).collect();
         let (head, payload) = (*self.spare.head(), self.spare.payload().to_vec());
         assert!(payload.len() <= self.limits.payload as usize);
@@ -161,6 +181,17 @@ impl<P: Profile> Conversation<P> {
             let message = Message::new([]);
             self.kept.push(tokens.into_iter().fold(message, Message::with));
         }
+    }
+
+    /// What the driver does where a policy accepts no descriptor.
+    fn refuse(&mut self, tokens: Vec<Token>) {
+        let message = Message::new(self.spare.payload()).with_head(*self.spare.head());
+        let mut message = tokens.into_iter().fold(message, Message::with);
+        let found = Found { kind: Kind::Other, readable: true, writable: true };
+        let violation = Violation::DescriptorKind { slot: 0, required: Accept::nothing(), found };
+        self.rx.refuse(&mut message, violation.into());
+        assert_eq!((message.descriptor_count(), message.payload().len()), (0, 0), "all of it is refused");
+        assert_eq!(self.rx.fault(), Some(violation.into()));
     }
 
     /// One read. `false` if nothing more can be read now.
@@ -194,9 +225,10 @@ impl<P: Profile> Conversation<P> {
 
     /// P5: an overdue message is the peer's fault at a "would block", and nowhere else.
     fn would_block(&mut self) -> bool {
-        let judged = judge(self.wire, &self.limits, &self.kernel.log);
-        assert_eq!(self.rx.deadline(), judged.deadline, "the deadline");
-        let overdue = judged.deadline.is_some_and(|due| self.now >= due);
+        self.judge.listen(&self.kernel.log);
+        let deadline = self.judge.deadline();
+        assert_eq!(self.rx.deadline(), deadline, "the deadline");
+        let overdue = deadline.is_some_and(|due| self.now >= due);
         self.rx.handle(self.now, 0);
         self.kernel.log.push(Event::Block(self.now));
         let missing = |fault| matches!(fault, Fault::Violation(Violation::PayloadMissing { .. }));
@@ -216,18 +248,30 @@ impl<P: Profile> Conversation<P> {
     }
 
     fn finish(mut self) -> Outcome {
-        let judged = judge(self.wire, &self.limits, &self.kernel.log);
+        self.judge.listen(&self.kernel.log);
+        let judged = self.judge.judgement();
         let fault = self.rx.fault();
         let verdict = match (fault, self.rx.state()) {
             (Some(fault), state) => {
                 assert_eq!(state, State::Failed);
+                note(rule(&fault));
                 rule(&fault)
             }
             (None, State::Ended) => "end",
             (None, _) => "more",
         };
-        assert_eq!((verdict, &self.heard), (judged.verdict, &judged.messages), "the model's answer");
-        assert_eq!(self.rx.deadline(), judged.deadline, "the deadline");
+        if verdict == "descriptor-kind" {
+            let (heard, next) = judged.messages.split_at(self.heard.len());
+            assert_eq!(self.heard, heard, "what came before");
+            assert!(
+                next.first().is_some_and(|next| !next.descriptors.is_empty()),
+                "the one with descriptors"
+            );
+            assert_eq!(self.rx.deadline(), None);
+        } else {
+            assert_eq!((verdict, &self.heard), (judged.verdict, &judged.messages), "the model's answer");
+            assert_eq!(self.rx.deadline(), judged.deadline, "the deadline");
+        }
         let received = self.rx.received();
         let bytes: usize = self.heard.iter().map(|heard| heard.payload.len()).sum();
         let descriptors: usize = self.heard.iter().map(|heard| heard.descriptors.len()).sum();

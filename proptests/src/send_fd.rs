@@ -3,6 +3,8 @@
 use fdpost::Violation;
 use fdpost::send_fd::{Reply, Scan, parse, scan};
 
+use crate::reach::note;
+
 /// Any bytes; the first says how long a text may be. What the fuzz target `send_fd` and the corpus
 /// call.
 pub fn check_bytes(bytes: &[u8]) {
@@ -45,6 +47,8 @@ fn judge(bytes: &[u8], limit: usize) -> Judged {
 pub fn check(bytes: &[u8], limit: usize) {
     let judged = judge(bytes, limit);
     let whole = scan(bytes, limit);
+    let packet = parse(bytes, limit);
+    whole.as_ref().err().into_iter().chain(packet.as_ref().err()).for_each(|broken| note(broken.rule()));
     match (&judged, whole) {
         (Judged::Lacks(lacks), Ok(Scan::Needs(needs))) => assert_eq!(*lacks, needs),
         (Judged::TooLarge, Err(Violation::PayloadTooLarge { declared, limit: at })) => {
@@ -56,7 +60,7 @@ pub fn check(bytes: &[u8], limit: usize) {
         (judged, whole) => panic!("{judged:?}, and {whole:?}"),
     }
     // A packet is one message: SF-5.
-    match (&judged, parse(bytes, limit)) {
+    match (&judged, packet) {
         (Judged::Message { text, status, used }, Ok(reply)) => {
             assert_eq!((reply, *used), (Reply { text, status: *status }, bytes.len()));
         }

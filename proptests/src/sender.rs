@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::log::{Heard, Wire};
 use crate::oracle::converse;
-use crate::peer::{Act, Said, Sent, encode, said};
+use crate::peer::{Act, BUDGET, Said, Sent, encode, said};
 use crate::script::{Script, Spec};
 use crate::token::{Ledger, Token};
 use crate::wires::VhostUser;
@@ -94,6 +94,8 @@ struct Sending<P: Profile> {
     /// When to transmit again, after the kernel was short of something.
     retry: Option<Duration>,
     closed: bool,
+    /// Bytes that may still be said.
+    budget: usize,
     /// So many go out one by one, because their packet was refused.
     singly: usize,
 }
@@ -112,6 +114,7 @@ impl<P: Profile> Sending<P> {
             back_off: 1,
             retry: None,
             closed: false,
+            budget: BUDGET,
             singly: 0,
         };
         if !this.streams() {
@@ -144,12 +147,13 @@ impl<P: Profile> Sending<P> {
     /// What is too much is refused, and comes back as it was.
     fn push(&mut self, spec: &Spec) {
         let limits = fdpost::Limits::new().payload(5_000).descriptors(20);
-        let mut said = said(spec, self.wire, &limits);
+        let mut said = said(&spec.within(self.budget), self.wire, &limits);
         said.payload.truncate(5_000);
+        self.budget = self.budget.saturating_sub(said.payload.len());
         let mut misuse = self.closed.then_some(Misuse::DirectionClosed);
         let wire = P::NAME;
-        let taken = spec.corruption == 0 && said.count > 0;
-        match spec.corruption {
+        let taken = spec.wrong() == 0 && said.count > 0;
+        match spec.wrong() {
             0 if taken => _ = misuse.get_or_insert(Misuse::DescriptorTaken { index: 0 }),
             1 => {
                 said.count = 254 + usize::from(spec.argument);
@@ -353,23 +357,23 @@ impl<P: Profile> Sending<P> {
     /// After each step: what is to be sent is the rest of what was pushed, in order; who was not
     /// sent lives.
     fn balance(&self) {
-        let transmits: Vec<(Vec<u8>, Vec<u64>)> = self
-            .tx
-            .transmits()
-            .map(|transmit| {
-                let ids: Vec<u64> = transmit.descriptors().map(Token::id).collect();
-                assert_eq!(transmit.descriptor_count(), ids.len());
-                assert_eq!(transmit.bytes(), transmit.slices().collect::<Vec<_>>().concat().len());
-                (transmit.slices().collect::<Vec<_>>().concat(), ids)
-            })
-            .collect();
-        let parts: Vec<_> = self.queue.iter().flat_map(|pushed| pushed.parts.iter().cloned()).collect();
-        assert_eq!(transmits, parts, "what is to be sent");
+        let mut transmits = self.tx.transmits();
+        for (bytes, ids) in self.queue.iter().flat_map(|pushed| &pushed.parts) {
+            let transmit = transmits.next().expect("what is to be sent");
+            assert!(transmit.descriptors().map(Token::id).eq(ids.iter().copied()), "what is to be sent");
+            assert_eq!((transmit.bytes(), transmit.descriptor_count()), (bytes.len(), ids.len()));
+            let mut rest = bytes.as_slice();
+            for slice in transmit.slices() {
+                rest = rest.strip_prefix(slice).expect("what is to be sent");
+            }
+            assert!(rest.is_empty(), "what is to be sent");
+        }
+        assert!(transmits.next().is_none(), "nothing else is to be sent");
         assert_eq!(self.tx.is_empty(), self.queue.is_empty());
         assert_eq!(self.tx.begun(), self.queue.front().is_some_and(|first| first.begun));
         assert_eq!(self.tx.deadline(), self.retry);
-        let live = self.queue.iter().flat_map(|pushed| pushed.heard.descriptors.iter().copied());
-        assert_eq!(self.ledger.live(), live.collect::<Vec<_>>(), "descriptors of the queue live");
+        let live = self.queue.iter().flat_map(|pushed| &pushed.heard.descriptors);
+        assert!(self.ledger.live().iter().eq(live), "descriptors of the queue live");
         let bytes: usize = self.sent.iter().map(|heard| heard.payload.len()).sum();
         let descriptors: usize = self.sent.iter().map(|heard| heard.descriptors.len()).sum();
         let counted = self.tx.sending();

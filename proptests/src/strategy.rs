@@ -5,6 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::broker;
+use crate::calls;
 use crate::control;
 use crate::conversation;
 use crate::log::Wire;
@@ -204,4 +205,45 @@ pub fn brokered() -> impl Strategy<Value = broker::Script> {
         let first = (0..3).map(|uid| Step::Connect { uid, gid: 0 });
         broker::Script { quotas, fates, steps: first.chain(steps).collect() }
     })
+}
+
+/// Mostly honest, so that conversations are long.
+fn contents() -> impl Strategy<Value = calls::Content> {
+    let which = prop_oneof![12 => 0..200_u8, 1 => 200..=255_u8];
+    let command = prop_oneof![20 => Just(0_u8), 1 => 1..4_u8];
+    let grant = prop_oneof![4 => Just(4_u8), 2 => 0..4_u8, 1 => Just(5)];
+    let descriptors = prop_oneof![8 => 0..2_u8, 1 => 0..8_u8];
+    let deadline = prop_oneof![1 => Just(0_u8), 3 => 1..40_u8];
+    let bit = |often: u32, bit: u8| prop_oneof![often => Just(0), 1 => Just(bit)];
+    let bits = (
+        prop_oneof![1 => Just(0_u8), 2 => Just(1), 8 => Just(33)],
+        bit(4, 2),
+        bit(15, 4),
+        bit(15, 8),
+        bit(6, 16),
+    );
+    (which, command, grant, descriptors, deadline, bits).prop_map(
+        |(which, command, grant, descriptors, deadline, (a, b, c, d, e))| calls::Content {
+            which,
+            command,
+            grant,
+            descriptors,
+            deadline,
+            bits: a | b | c | d | e,
+        },
+    )
+}
+
+/// What one side of calls says and hears.
+pub fn called(wire: u8) -> impl Strategy<Value = calls::Plan> {
+    use calls::{Op, Plan};
+    let op = prop_oneof![
+        6 => contents().prop_map(Op::Start),
+        5 => contents().prop_map(Op::Come),
+        3 => contents().prop_map(Op::Answer),
+        2 => (0..30_u8).prop_map(Op::Wait),
+        1 => any::<u8>().prop_map(Op::GiveUp),
+    ];
+    let answers = prop_oneof![3 => Just(false), 1 => Just(true)];
+    (answers, 0..9_u8, vec(op, 0..40)).prop_map(move |(answers, most, ops)| Plan { wire, answers, most, ops })
 }

@@ -5,6 +5,7 @@ use fdpost::{Libcamera, Packet, Profile, Stream};
 
 use crate::log::{self, Heard, Wire};
 use crate::oracle::{Outcome, rule};
+use crate::reach::note;
 use crate::record::{self, Recorded, of_log};
 use crate::script::Script;
 use crate::wires::VhostUser;
@@ -69,7 +70,13 @@ fn replayed_as<P: Profile>(transcript: &Transcript) -> (Vec<Heard>, Verdict) {
             heard.push(Heard { head, payload, descriptors: descriptors.copied().collect() });
         }
     });
-    let [forth, _] = verdicts.expect("a transcript of this wire");
+    let verdicts = verdicts.expect("a transcript of this wire");
+    for verdict in &verdicts {
+        if let Verdict::Fault(fault) = verdict {
+            note(rule(fault));
+        }
+    }
+    let [forth, _] = verdicts;
     (heard, forth)
 }
 

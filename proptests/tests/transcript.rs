@@ -95,7 +95,8 @@ fn the_recorded_outcome_is_the_oracles() {
     for wire in [Wire::Libcamera, Wire::Packet, Wire::Stream, Wire::VhostUser] {
         let mut verdicts = std::collections::BTreeSet::new();
         for _ in 0..300 {
-            let script = scripts(wire).new_tree(&mut runner).unwrap().current();
+            let mut script = scripts(wire).new_tree(&mut runner).unwrap().current();
+            script.habits &= 63; // a transcript has no policy that could refuse
             let outcome = check_script(&script);
             let expected = oracle::check(&script);
             assert_eq!((&outcome.heard, outcome.verdict), (&expected.heard, expected.verdict));

@@ -7,6 +7,10 @@ use fdpost::{Head, Misuse, Violation};
 /// The byte that carries the descriptors of a `stream` message.
 pub const MARKER: u8 = 0x77;
 
+/// The rule that is this wire's own: the high byte of the flags is reserved.
+pub const FLAGS: &str = "vhost-user-flags";
+const RESERVED: u32 = 0xff00_0000;
+
 /// The shape of vhost-user: `u32 request; u32 flags; u32 size`, native-endian, with up to eight
 /// descriptors; then `size` bytes, with none.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,10 @@ impl Profile for VhostUser {
             return Ok(Next::End);
         };
         let (request, flags) = (u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h]));
+        if flags & RESERVED != 0 {
+            let received = (flags & RESERVED).into();
+            return Err(Violation::WireRule { rule: FLAGS, expected: 0, received });
+        }
         *declared = VhostDeclared { seen: true, request, flags };
         match u32::from_ne_bytes([i, j, k, l]) {
             0 => Ok(Next::End),
@@ -47,6 +55,7 @@ impl Profile for VhostUser {
     fn encode(head: &Head, payload: u32, descriptors: u8) -> Result<Outline, Misuse> {
         refuse(Self::NAME, "correlation", head.correlation)?;
         refuse(Self::NAME, "reply_descriptors", head.reply_descriptors.into())?;
+        refuse(Self::NAME, "flags", head.flags & RESERVED)?;
         if descriptors > 8 {
             return Err(Misuse::TooManyDescriptors { descriptors: descriptors.into(), limit: 8 });
         }

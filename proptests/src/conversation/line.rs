@@ -12,7 +12,8 @@ use crate::kernel::Kernel;
 use crate::log::{Event, Heard, Wire};
 use crate::model::judge;
 use crate::oracle::rule;
-use crate::peer::{Said, Sent, said};
+use crate::peer::{BUDGET, Said, Sent, said};
+use crate::reach::note;
 use crate::script::Spec;
 use crate::token::{Ledger, Token};
 
@@ -47,6 +48,10 @@ pub(super) struct Line<P: Profile> {
     sent: (usize, usize),
     read: (usize, usize),
     counted: usize,
+    /// "Would block", so often.
+    blocks: usize,
+    /// Bytes that may still be said.
+    budget: usize,
     /// Descriptors that the receiver's process will not install next.
     lose: usize,
     has_lost: bool,
@@ -82,6 +87,8 @@ impl<P: Profile> Line<P> {
             sent: (0, 0),
             read: (0, 0),
             counted: 0,
+            blocks: 0,
+            budget: BUDGET,
             lose: 0,
             has_lost: false,
             shut: false,
@@ -96,8 +103,9 @@ impl<P: Profile> Line<P> {
     }
 
     fn make(&mut self, spec: &Spec) -> (Message<Token>, Heard) {
-        let Said { head, mut payload, count } = said(spec, self.wire, &self.limits);
+        let Said { head, mut payload, count } = said(&spec.within(self.budget), self.wire, &self.limits);
         payload.truncate(70_000);
+        self.budget = self.budget.saturating_sub(payload.len());
         let ids: Vec<u64> = (self.issued..).take(count).collect();
         self.issued += count as u64;
         let message = Message::new(payload.clone()).with_head(head);
@@ -311,11 +319,7 @@ impl<P: Profile> Line<P> {
 
     /// What grows as long as something moves.
     pub(super) fn progress(&self) -> (usize, usize, usize, bool, bool) {
-        (self.sent.0, self.sent.1, self.kernel.log.len() - self.blocks(), self.shut, self.has_failed())
-    }
-
-    fn blocks(&self) -> usize {
-        self.kernel.log.iter().filter(|event| matches!(event, Event::Block(_))).count()
+        (self.sent.0, self.sent.1, self.kernel.log.len() - self.blocks, self.shut, self.has_failed())
     }
 
     /// Reads and polls.
@@ -328,6 +332,7 @@ impl<P: Profile> Line<P> {
             self.rx.handle(now, filled);
             if filled == 0 {
                 self.kernel.log.push(Event::Block(now));
+                self.blocks += 1;
                 break;
             }
             for event in &self.kernel.log[self.counted..] {
@@ -370,7 +375,10 @@ impl<P: Profile> Line<P> {
     pub(super) fn finish(self, now: Duration) -> (usize, &'static str) {
         let judged = judge(self.wire, &self.limits, &self.kernel.log);
         let verdict = match (self.rx.fault(), self.rx.state()) {
-            (Some(fault), _) => rule(&fault),
+            (Some(fault), _) => {
+                note(rule(&fault));
+                rule(&fault)
+            }
             (None, State::Ended) => "end",
             (None, _) if self.left_alone => "closed",
             (None, _) => "more",

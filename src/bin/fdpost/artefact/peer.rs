@@ -6,8 +6,12 @@ use fdpost::{Head, Limits};
 use super::log::Wire;
 use super::script::{Script, Spec, Step};
 
-/// The `corruption` that is none: an honest message that takes its time.
+/// What is [wrong](Spec::wrong) is nothing: an honest message that takes its time.
 pub const SLOWLY: u8 = 16;
+
+/// Payload bytes that a peer says in all, about: behind them every message is small. A few of the
+/// largest packets are as good as many.
+pub const BUDGET: usize = 200_000;
 
 /// One sendmsg(2) of the peer's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -119,7 +123,7 @@ fn sends(spec: &Spec, wire: Wire, limits: &Limits) -> Vec<Sent> {
     let mut said = said(spec, wire, limits);
     let argument = usize::from(spec.argument);
     let (mut declared, mut count) = (said.payload.len() as u32, said.count as u8);
-    match spec.corruption {
+    match spec.wrong() {
         0 => declared += u32::from(spec.argument) + 1,
         1 => declared = declared.saturating_sub(u32::from(spec.argument) + 1),
         2 => count = count.saturating_add(1 + spec.argument % 3),
@@ -128,7 +132,7 @@ fn sends(spec: &Spec, wire: Wire, limits: &Limits) -> Vec<Sent> {
         _ => {}
     }
     let mut parts = encode(wire, &said, declared, count);
-    match spec.corruption {
+    match spec.wrong() {
         4 => {
             let at = argument % 32 % header(wire);
             parts[0].0[at] ^= 1 << (argument / 32);
@@ -168,7 +172,7 @@ fn sends(spec: &Spec, wire: Wire, limits: &Limits) -> Vec<Sent> {
         .collect();
     let carrier = sent.iter().position(|sent| sent.descriptors > 0).unwrap_or(sent.len() - 1);
     let carrier = &mut sent[carrier];
-    match spec.corruption {
+    match spec.wrong() {
         7 => carrier.lost = 1 + argument % carrier.descriptors.max(1),
         8 => carrier.cut = true,
         9 => carrier.malformed = true,
@@ -219,10 +223,13 @@ fn slowly(sent: Vec<Sent>, wire: Wire, argument: u8) -> Vec<Act> {
 pub fn acts(script: &Script) -> Vec<Act> {
     let (wire, limits) = (script.wire(), script.limits());
     let mut acts: Vec<Act> = Vec::new();
+    let mut budget = BUDGET;
     for step in &script.steps {
         match step {
             Step::Say(spec) => {
+                let spec = &spec.within(budget);
                 let mut sent = sends(spec, wire, &limits);
+                budget = budget.saturating_sub(sent.iter().map(|sent| sent.bytes.len()).sum());
                 let join = spec.joined & 1 != 0;
                 if wire == Wire::Packet && sent[0].bytes.len() < 100 {
                     // As often as fills a packet beyond its 64 frames.
@@ -240,7 +247,7 @@ pub fn acts(script: &Script) -> Vec<Act> {
                     }
                     _ => {}
                 }
-                if spec.corruption == SLOWLY && wire != Wire::Packet {
+                if spec.wrong() == SLOWLY && wire != Wire::Packet {
                     acts.extend(slowly(sent, wire, spec.argument));
                 } else {
                     acts.extend(sent.into_iter().map(Act::Send));

@@ -51,13 +51,26 @@ pub enum Step {
 pub struct Spec {
     pub size: u16,
     pub count: u8,
-    /// Below 16 what is wrong; 16 is slowly, and nothing is wrong otherwise.
+    /// See [`Spec::wrong`].
     pub corruption: u8,
     pub argument: u8,
     pub head: u8,
     /// Lowest bit: in one packet with the one before, or its parts in one send. From 225 on, on
     /// the wire `packet`: said more than once.
     pub joined: u8,
+}
+
+impl Spec {
+    /// Below 16 what is wrong; 16 is slowly, and nothing is wrong otherwise. Of a fuzzer's random
+    /// bytes every fourth is wrong: often, and not before the third message.
+    pub const fn wrong(self) -> u8 {
+        self.corruption % 64
+    }
+
+    /// As it is, or small where nothing is left of a budget of bytes.
+    pub const fn within(self, budget: usize) -> Self {
+        if budget > 0 { self } else { Self { size: self.size % 100, ..self } }
+    }
 }
 
 /// The bits of [`Script::habits`].
@@ -88,6 +101,10 @@ impl Habits {
     /// Takes the refused descriptors.
     pub const fn refused(self) -> bool {
         self.0 & 32 != 0
+    }
+    /// Accepts no descriptor: a policy of the user's refuses the first message that has one.
+    pub const fn refuses(self) -> bool {
+        self.0 & 192 == 192
     }
 }
 
