@@ -17,13 +17,14 @@ FEATURES := cli,arbitrary,tokio
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 FUZZ_SECONDS ?= 18
 T ?= receiver
-dictionary = $(addprefix -dict=,$(wildcard fuzz/dictionaries/$(1).dict))
+# T where it was given, else all of them.
+these = $(if $(filter command line,$(origin T)),$(T),$(1))
 skipped = echo "skipped: $(1)"
 # A figure's digits in groups of three.
 commas = sed -E ':a; s/([0-9])([0-9]{3})($$|[^0-9])/\1,\2\3/; ta'
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: pure evidence evidence-record help demo demo-libcamera test check prop loom loom-mutants stress tsan faults soak soak-publish fuzz fuzz-smoke fuzz-planted fuzz-seeds fuzz-coverage oss-fuzz nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
+.PHONY: pure evidence evidence-record help demo demo-libcamera test check prop loom loom-mutants stress tsan faults soak soak-publish fuzz fuzz-smoke fuzz-planted fuzz-campaign fuzz-seeds fuzz-coverage oss-fuzz nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -149,25 +150,32 @@ test-i686: ## the root package's tests as 32-bit programs
 
 # Not the shell's: there SECONDS is how long it has run.
 fuzz: ## fuzz target T for SECONDS (default 60): make fuzz T=control SECONDS=600
-	RUSTC_BOOTSTRAP=1 cargo fuzz run $(T) -- -max_total_time=$(or $(SECONDS),60) $(call dictionary,$(T))
+	RUSTC_BOOTSTRAP=1 cargo fuzz run $(T) -- -max_total_time=$(or $(SECONDS),60) $$(fuzz/flags $(T))
 
-fuzz-smoke: ## every fuzz target for FUZZ_SECONDS (18)
+fuzz-smoke: ## every fuzz target for FUZZ_SECONDS (18); every planted bug still applies
+	fuzz/planted.sh --apply
 	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
 	else for target in $(FUZZ_TARGETS); do \
-	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target $$(mktemp -d) fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS); done; fi
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run $$target $$(mktemp -d) fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) $$(fuzz/flags $$target); done; fi
 
-fuzz-planted: ## how long each of ten bugs that others had takes to find: median of RUNS (1), at most LIMIT (60) seconds
+fuzz-planted: ## how long each of ten bugs that others had takes to find: median of RUNS (1), at most LIMIT (60) seconds; PLANTED=03 for one
 	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
 	else fuzz/planted.sh $(PLANTED); fi
 
-fuzz-seeds: ## write the corpora again, from the vectors
-	cargo run --locked --quiet --manifest-path proptests/Cargo.toml --example seeds
+# Not SECONDS by default: see fuzz. SANITIZER=none is some ten times as fast and finds no bad memory.
+fuzz-campaign: ## every fuzz target (or T) for SECONDS (600): executions, edges, whether the last fifth brought any
+	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
+	else fuzz/campaign.sh $(or $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS)),600) $(call these,$(FUZZ_TARGETS)); fi
+
+fuzz-seeds: ## make the corpora again: seeds from the vectors, and what campaigns found, as few as reach as much
+	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
+	else fuzz/corpora.sh $(call these,$(FUZZ_TARGETS)); fi
 
 fuzz-coverage: ## lines of src that each target's corpus reaches, after FUZZ_SECONDS (18) more (T=one for one)
 	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
 	elif ! compgen -G "$$(rustc --print sysroot)/lib/rustlib/*/bin/llvm-cov" >/dev/null; then \
 	  $(call skipped,coverage of the fuzz targets: no llvm-cov of this rustc (rustup component add llvm-tools)); \
-	else FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/coverage.sh $(if $(filter command line,$(origin T)),$(T),$(FUZZ_TARGETS)); fi
+	else FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/coverage.sh $(call these,$(FUZZ_TARGETS)); fi
 
 oss-fuzz: ## run OSS-Fuzz's build script against a local $$OUT, and each program that it makes
 	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \

@@ -1,55 +1,83 @@
 #!/usr/bin/env bash
 # Each patch of fuzz/planted is a bug that others had, put into a copy of the code; the fuzz target
-# that its first line names has to find it within SECONDS (60), from no corpus at all. Prints how
-# long that took: the median of RUNS (1), each with a seed of its own.
+# that its first line names has to find it within LIMIT (60) seconds of one processor's time, which is
+# what a clock shows where nothing else runs. Prints how long that took: the median of RUNS (1), each
+# with a seed of its own. Every run begins with nothing: no corpus and no dictionary.
+#
+# Leaks are the harness's to find: its ledger counts the owners of each descriptor, so a leaked one is
+# a failed assertion of the same run. LeakSanitizer only looks for memory.
 #
 #   fuzz/planted.sh [NAME...]     only patches whose names begin so
+#   fuzz/planted.sh --apply       only whether every patch still applies
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-1} limit=${LIMIT:-60}
 base=${CARGO_TARGET_DIR:-$PWD/target}/planted
 copy=$base/copy
+
+if [ "${1:-}" = --apply ]; then
+  for patch in fuzz/planted/*.patch; do
+    patch --dry-run --force --silent -p1 <"$patch" || { echo "$patch does not apply any more"; exit 1; }
+  done
+  exit 0
+fi
 export CARGO_TARGET_DIR=$base/target RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=0
+export ASAN_OPTIONS=${ASAN_OPTIONS:-quarantine_size_mb=10} # as OSS-Fuzz has it
 
 # Only what differs is written, so that cargo builds only that again.
 refresh() {
   mkdir -p "$copy" && find "$copy" -name '*.orig' -delete
-  git ls-files -z src tests/support tests/vectors fuzz proptests Cargo.toml Cargo.lock | while IFS= read -r -d '' file; do
+  git ls-files -z --cached --others --exclude-standard src tests/support tests/vectors fuzz proptests Cargo.toml Cargo.lock | while IFS= read -r -d '' file; do
     [ -f "$file" ] || continue
     cmp -s "$file" "$copy/$file" || { mkdir -p "$copy/$(dirname "$file")"; cp "$file" "$copy/$file"; }
   done
 }
 
-missed=0
+missed=() found=0
 for patch in fuzz/planted/*.patch; do
   name=$(basename "$patch" .patch)
   if [ $# -gt 0 ]; then
     wanted=; for prefix in "$@"; do [[ $name == "$prefix"* ]] && wanted=1; done
     [ -n "$wanted" ] || continue
   fi
-  target=$(sed -n 's/^Target: //p' "$patch")
+  target=$(sed -n 's/^Target: //p' "$patch") what=$(sed -n 2p "$patch")
   refresh
   patch --quiet --no-backup-if-mismatch -p1 -d "$copy" <"$patch"
   (cd "$copy" && cargo fuzz build "$target" >"$base/$name.build" 2>&1) || { cat "$base/$name.build"; exit 1; }
   program=$CARGO_TARGET_DIR/$(rustc -vV | sed -n 's/^host: //p')/release/$target
+  longest=$(sed -n 's/^max_len *= *//p' "fuzz/options/$target.options")
   times=()
   for run in $(seq "$runs"); do
     scratch=$(mktemp -d)
-    start=$(date +%s%N)
-    status=0
-    "$program" -seed="$run" -max_total_time="$limit" -timeout=10 -artifact_prefix="$scratch/" \
-      -detect_leaks=1 "$scratch" >"$base/$name.log" 2>&1 || status=$?
-    [ "$status" != 0 ] && times+=($((($(date +%s%N) - start) / 1000000))) || times+=(999999999)
+    # bash's time, in a format of our own: seconds in user mode and in the kernel.
+    TIMEFORMAT='%U %S'
+    spent=$({ time (
+      ulimit -t "$limit"
+      "$program" -seed="$run" -max_total_time=$((limit * 20)) -timeout=100 -max_len="$longest" \
+        -artifact_prefix="$scratch/" "$scratch" >"$base/$name.log.$run" 2>&1 || true
+    ); } 2>&1)
+    # What no oracle said is no find.
+    if grep -qE 'panicked at|ERROR: AddressSanitizer' "$base/$name.log.$run"; then
+      times+=("$(awk '{ printf "%d", 1000 * ($1 + $2) }' <<<"$spent")")
+      why=$(grep -m1 -A1 -E 'panicked at' "$base/$name.log.$run" | tail -1 | cut -c1-90 || true)
+      why=${why:-$(grep -m1 -o 'AddressSanitizer: [a-z-]*' "$base/$name.log.$run" || true)}
+    else
+      times+=(999999999)
+    fi
     rm -rf "$scratch"
   done
-  median=$(printf '%s\n' "${times[@]}" | sort -n | sed -n "$(((runs + 1) / 2))p")
+  sorted=($(printf '%s\n' "${times[@]}" | sort -n))
+  median=${sorted[$((runs / 2))]} slowest=${sorted[$((runs - 1))]}
   if [ "$median" -gt $((limit * 1000)) ]; then
-    echo "missed: $name by $target within $limit s (runs: $runs)"
-    missed=1
-  else
-    why=$(grep -m1 -A1 'panicked at' "$base/$name.log" | tail -1 | cut -c1-90 || true)
-    printf 'found: %-24s by %-12s after %6d ms (median of %d): %s\n' "$name" "$target" "$median" "$runs" "$why"
+    echo "missed: $name by $target within $limit s in most of $runs runs"
+    missed+=("$name")
+    continue
   fi
+  found=$((found + 1))
+  [ "$slowest" -le $((limit * 1000)) ] && slowest="$(awk "BEGIN { printf \"%.1f\", $slowest / 1000 }") s" || slowest="missed"
+  printf 'planted: fuzz-planted: %s -> target %s after %s s of processor time, the median of %d (slowest: %s): "%s"\n' "$what" "$target" \
+    "$(awk "BEGIN { printf \"%.1f\", $median / 1000 }")" "$runs" "$slowest" "$why"
 done
 refresh
-exit "$missed"
+[ "${#missed[@]}" = 0 ] || exit 1
+[ $# -gt 0 ] || echo "evidence: fuzz-planted: $found of $found bugs that others had, each found within $limit s of processor time from no corpus and no dictionary, median of $runs"
