@@ -43,13 +43,12 @@ pub(crate) fn broker(address: &Address, look: Duration, plant: Option<&str>) -> 
     let rules: Arc<Mutex<BTreeMap<&str, u64>>> = Arc::default();
     let (seen, leaks) = (rules.clone(), plant == Some("broker"));
     broker.set_observer(move |event| {
-        if let BrokerEvent::Left { why: Departure::Failed(Error::Violation(violation)), .. } = event {
-            if let Ok(mut rules) = seen.lock() {
-                *rules.entry(violation.rule()).or_default() += 1;
-            }
-            if leaks {
-                std::mem::forget(std::fs::File::open("/dev/null"));
-            }
+        let BrokerEvent::Left { why, .. } = event else { return };
+        if let (Departure::Failed(Error::Violation(violation)), Ok(mut rules)) = (why, seen.lock()) {
+            *rules.entry(violation.rule()).or_default() += 1;
+        }
+        if leaks {
+            std::mem::forget(std::fs::File::open("/dev/null"));
         }
     });
     let closer = broker.closer();

@@ -2,17 +2,17 @@
 
 use std::process::{Command, ExitCode};
 
-/// The word for `--plant`, what it is, and what is said of it.
+/// The word for `--plant`, the promise and what breaks it, and what is said of it.
 const DEFECTS: [(&str, &str, &str); 5] = [
-    ("memory", "a server that keeps 512 KiB of each session", "of memory in the last fifth"),
+    ("memory", "P4: a server that keeps 512 KiB of each session", "of memory in the last fifth"),
     (
         "descriptor",
-        "a server that keeps a descriptor of one session in sixteen",
+        "P2: a server that keeps a descriptor of each session",
         "descriptors are open between sessions",
     ),
-    ("broker", "a broker that keeps a descriptor for each party that broke a rule", "the broker has"),
-    ("order", "a sender whose second message leaves before its first", "were due"),
-    ("blame", "an honest peer that begins with a header of no wire", "an honest peer, and Violation"),
+    ("broker", "P2: a broker that keeps a descriptor for each party that left", "the broker has"),
+    ("order", "P7: a sender whose second message leaves before its first", "were due"),
+    ("blame", "P5: an honest peer that begins with a header of no wire", "an honest peer, and Violation"),
 ];
 
 /// Long enough for the leak of memory to be seen.

@@ -117,32 +117,28 @@ pub(crate) fn play(seed: u64, look: Duration, plant: Option<String>) {
 fn turn(stage: &Stage, part: &Part, place: &Place) {
     let mut tally = Tally::default();
     let ending = server::session(part, place, &mut tally);
-    let attacked = part.attack.is_some();
-    // Whoever was not killed before comes to its end by itself, and well. An attacker that stays does not.
-    let hangs = attacked || !matches!(ending, Ending::Well);
-    if hangs && (attacked || matches!(ending, Ending::Unknown)) {
-        let killed = place.was_killed();
-        place.kill();
-        let _reaped = place.end();
-        judge(stage, part, ending, killed, None, tally);
-        return;
-    }
-    if hangs {
-        // It says why, if it is not waiting for us.
-        let patience = Instant::now() + Duration::from_secs(5);
-        while !place.is_gone() && Instant::now() < patience {
-            sleep(Duration::from_millis(5));
+    let (killed, code) = match (&ending, part.attack) {
+        // It comes to its end by itself, and well.
+        (Ending::Well, None) => place.end().map_or((false, None), |(status, killed)| (killed, status.code())),
+        (Ending::Stopped(_), None) => {
+            // It says why, if it is not waiting for us.
+            let patience = Instant::now() + Duration::from_secs(5);
+            while !place.is_gone() && Instant::now() < patience {
+                sleep(Duration::from_millis(5));
+            }
+            send_off(place)
         }
-    }
-    let killed = place.was_killed();
-    if hangs {
-        place.kill();
-    }
-    let (code, killed) = match place.end() {
-        Ok((status, later)) => (status.code(), if hangs { killed } else { later }),
-        Err(_) => (None, killed),
+        // An attacker may stay for ever, and a stranger has nothing to say.
+        _ => send_off(place),
     };
     judge(stage, part, ending, killed, code, tally);
+}
+
+/// Ends it; whether somebody else had killed it before, and its exit code.
+fn send_off(place: &Place) -> (bool, Option<i32>) {
+    let killed = place.was_killed();
+    place.kill();
+    (killed, place.end().ok().and_then(|(status, _)| status.code()))
 }
 
 /// What may be said of a peer that was killed: the end, or that it left a message unfinished.
@@ -166,7 +162,7 @@ fn judge(stage: &Stage, part: &Part, ending: Ending, killed: bool, code: Option<
         Some(_) => totals.hostile += 1,
         None => totals.honest += 1,
     }
-    if part.plant.as_deref() == Some("memory") {
+    if part.planted("memory") {
         std::mem::forget(std::hint::black_box(vec![1_u8; 512 << 10]));
     }
     if part.planted("descriptor") {
