@@ -56,7 +56,7 @@ pub enum Departure {
     Closed,
     /// The process that had connected died, although its connection is still open somewhere.
     Died,
-    /// It left its socket full for too long.
+    /// It left its socket full for too long; or an end unread, while descriptors in flight were short.
     Unread,
     /// There was no memory to answer it.
     Exhausted,
@@ -82,6 +82,6 @@ pub struct BrokerStats {
     pub refused: u64,
     /// Parties that broke a rule.
     pub violations: u64,
-    /// Parties that left their socket full for too long.
+    /// Parties that left their socket full, or an end unread while those were short, for too long.
     pub unread: u64,
 }
