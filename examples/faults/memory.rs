@@ -22,6 +22,9 @@ pub(crate) enum Place {
 /// so it is as likely to fail as std's own, and whoever wants to survive that has to do so beneath them.
 /// What grows with a peer's bytes, descriptors, messages, calls, names or connections is asked for and is
 /// not here.
+///
+/// What only two faults at once meet is not found: on an error's path one message of fixed size is put
+/// into `SendError`'s vector.
 pub(crate) const INFALLIBLE: &[(&str, &str, &str)] = &[
     ("driver/address.rs", "abstract_name", "an address, its caller's"),
     ("accept/policy.rs", "every", "a kind of a policy, its caller's"),
