@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
-PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml agree/Cargo.toml tests/nopanic/Cargo.toml benches/Cargo.toml benches/staticlib/Cargo.toml examples/soak/Cargo.toml
+PACKAGES := Cargo.toml proptests/Cargo.toml fuzz/Cargo.toml tests/agree/Cargo.toml tests/nopanic/Cargo.toml benches/Cargo.toml benches/staticlib/Cargo.toml examples/soak/Cargo.toml
 I686 := i686-unknown-linux-gnu
 MSRV := 1.85.0
 # All that a user may ask for.
@@ -40,7 +40,7 @@ demo-libcamera: ## drive libcamera's packaged worker (installed when root and ab
 test: ## unit, integration, doc and property tests, and the corpus replayed, simulated and really
 	RUST_TEST_THREADS=1 cargo test --locked --features $(FEATURES)
 	cargo test --locked --manifest-path proptests/Cargo.toml
-	cargo test --locked --manifest-path agree/Cargo.toml
+	cargo test --locked --manifest-path tests/agree/Cargo.toml
 
 prop: ## property tests with CASES cases each (default 10000)
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
@@ -51,8 +51,8 @@ prop: ## property tests with CASES cases each (default 10000)
 .PHONY: agree
 agree: ## CASES (2000) scripts of each wire and the corpus: real sockets against the simulated ones; planted defects
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
-	CASES=$${CASES:-2000} cargo test --locked --manifest-path agree/Cargo.toml -- --nocapture --test-threads=1 | tee "$$log" | grep -v fuzz/corpus; \
-	agree/planted.sh; sed -n 's/.*\(agree: [A-Za-z]*: .* played\)/evidence: \1/p' "$$log" | $(commas)
+	CASES=$${CASES:-2000} cargo test --locked --manifest-path tests/agree/Cargo.toml -- --nocapture --test-threads=1 | tee "$$log" | grep -v fuzz/corpus; \
+	tests/agree/planted.sh; sed -n 's/.*\(agree: [A-Za-z]*: .* played\)/evidence: \1/p' "$$log" | $(commas)
 
 loom: ## models of the outbox: every interleaving within three preemptions, all where two threads meet
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \

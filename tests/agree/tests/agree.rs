@@ -97,7 +97,7 @@ fn vhost_user_agrees() {
 #[test] // P1, P2, P3, P5, P8
 fn the_corpus_agrees() {
     let _alone = alone();
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/receiver");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/receiver");
     let mut files: Vec<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut tally = Tally::default();

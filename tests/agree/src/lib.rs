@@ -15,9 +15,9 @@ pub mod rehearsal;
 pub mod stage;
 pub mod tally;
 
-#[path = "../../tests/support/room.rs"]
+#[path = "../../support/room.rs"]
 mod room;
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../support/mod.rs"]
 mod support;
 
 use fdpost::{Error, Libcamera, Packet, Profile, Stream, Violation};

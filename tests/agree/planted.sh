@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Each patch of agree/planted is a defect of the driver, of the simulated kernel or of the model, put
+# Each patch of tests/agree/planted is a defect of the driver, of the simulated kernel or of the model, put
 # into a copy of the code: the real play and the simulated one may no longer agree. Its first line
 # says which defect.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 base=${CARGO_TARGET_DIR:-$PWD/target}/agree-planted
 copy=$base/copy
 # What is not ours is built once, beside the real code.
@@ -12,7 +12,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} RUST_BACKTRACE=0 CASES=
 # Only what differs is written, so that cargo builds only that again.
 refresh() {
   mkdir -p "$copy"
-  git ls-files -z src tests/support fuzz/corpus/receiver proptests agree Cargo.toml Cargo.lock README.md |
+  git ls-files -z src tests/support fuzz/corpus/receiver proptests tests/agree Cargo.toml Cargo.lock README.md |
     while IFS= read -r -d '' file; do
       [ -f "$file" ] || continue
       cmp -s "$file" "$copy/$file" || { mkdir -p "$copy/$(dirname "$file")"; cp "$file" "$copy/$file"; }
@@ -20,13 +20,13 @@ refresh() {
 }
 
 missed=0
-for patch in agree/planted/*.patch; do
+for patch in tests/agree/planted/*.patch; do
   name=$(basename "$patch" .patch)
   refresh
   patch --quiet --no-backup-if-mismatch -p1 -d "$copy" <"$patch"
-  cargo test --locked --quiet --no-run --manifest-path "$copy/agree/Cargo.toml" 2>"$base/$name.build" ||
+  cargo test --locked --quiet --no-run --manifest-path "$copy/tests/agree/Cargo.toml" 2>"$base/$name.build" ||
     { cat "$base/$name.build"; exit 1; }
-  if timeout 600 cargo test --locked --quiet --manifest-path "$copy/agree/Cargo.toml" -- --test-threads=1 >"$base/$name.log" 2>&1; then
+  if timeout 600 cargo test --locked --quiet --manifest-path "$copy/tests/agree/Cargo.toml" -- --test-threads=1 >"$base/$name.log" 2>&1; then
     echo "missed: $name"
     missed=1
   else
