@@ -17,9 +17,9 @@ fn main() -> ExitCode {
             println!("{}", unsafe { *pointer });
         }
         Some("beyond") => {
-            let pointer = black_box(bytes.as_ptr());
+            let pointer = black_box(bytes.as_ptr().wrapping_add(length));
             // SAFETY: none; see above.
-            println!("{}", unsafe { *pointer.add(length) });
+            println!("{}", unsafe { *pointer });
         }
         Some("leaked") => std::mem::forget(black_box(bytes)),
         _ => {

@@ -205,7 +205,7 @@ impl Alphabet {
         for _ in 0..3 {
             let to = reads.len();
             for at in from..to {
-                let longer = |datum: &Datum| [&reads[at][..], &[datum.clone()]].concat();
+                let longer = |datum: &Datum| [&reads[at][..], std::slice::from_ref(datum)].concat();
                 reads.extend(data.iter().map(longer).collect::<Vec<_>>());
             }
             from = to;
