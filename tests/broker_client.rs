@@ -373,3 +373,31 @@ fn is_readable(socket: &impl AsFd) -> bool {
     let mut sockets = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     poll(&mut sockets, PollTimeout::ZERO).unwrap() > 0
 }
+
+#[test] // P1, P2; BR-23
+fn what_was_withdrawn_is_served_no_longer_and_the_rest_is() {
+    let ledger = Ledger::open();
+    let names = ["clock", "camera"].map(|name| Name::new(name).unwrap());
+    for (served, accepted) in [(names[1], true), (names[0], false)] {
+        let (mut client, mut broker) = played();
+        for (answer, kind, correlation) in
+            [(Answer::Done, REGISTER, 1), (Answer::Done, REGISTER, 2), (Answer::Done, WITHDRAW, 3)]
+        {
+            broker.send(answer.message(kind, correlation)).unwrap();
+        }
+        for name in ["clock", "camera"] {
+            client.register::<Packet>(name, Limits::new(), Audience::Anyone, soon()).unwrap();
+        }
+        client.withdraw("clock", soon()).unwrap();
+        let (_ours, end) = Channel::<Packet>::pair(Limits::new()).unwrap();
+        broker.send(Answer::HandOver(served, NOBODY).message(0, 0).with(end)).unwrap();
+        let handed = client.accept_by::<Packet>(Limits::new(), soon());
+        match (handed, accepted) {
+            (Ok(_), true) => {}
+            (Err(error), false) => assert_eq!(error, broken("name", 0)),
+            (handed, _) => panic!("{served}: {handed:?}"),
+        }
+        drop((client, broker));
+    }
+    ledger.close();
+}

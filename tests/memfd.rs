@@ -221,3 +221,18 @@ fn its_name_is_as_long_as_the_kernel_likes() {
     assert_eq!(too_long, Error::Io { call: "memfd_create", errno: libc::EINVAL });
     ledger.close();
 }
+
+#[test] // P4: a mapping that is dropped is gone.
+fn what_is_dropped_is_unmapped() {
+    let ledger = Ledger::open();
+    let mapped = || std::fs::read_to_string("/proc/self/maps").unwrap().matches("/memfd:unmapped").count();
+    let memfd = Memfd::sealed("unmapped", b"bytes").unwrap();
+    let one = Memfd::map(&memfd, 5).unwrap();
+    let two = Memfd::map(&memfd, 5).unwrap();
+    assert_eq!(mapped(), 2);
+    drop(one);
+    assert_eq!((mapped(), &two[..]), (1, &b"bytes"[..]));
+    drop((two, memfd));
+    assert_eq!(mapped(), 0);
+    ledger.close();
+}

@@ -408,3 +408,20 @@ fn what_is_read_in_two_pieces_is_heard_as_in_one() {
         }
     }
 }
+
+#[test] // P3: a packet that is too long is told by its real length, however the reader waits for it.
+fn a_packet_beyond_the_window_is_told_by_its_length() {
+    let limits = Limits::new().payload(1000);
+    let said = [true, false].map(|sleeps| {
+        let ledger = Ledger::open();
+        let (mut ours, theirs) = Channel::<Packet>::pair(limits).unwrap();
+        let long = [&header(90_000, 0)[..], &[7; 90_000]].concat();
+        assert_eq!(raw_send(&theirs, &long, &[]), long.len());
+        let said = if sleeps { ours.receive() } else { ours.receive_by(soon()) }.unwrap_err();
+        drop((ours, theirs));
+        ledger.close();
+        said
+    });
+    assert!(matches!(said[0], Error::Violation(_)), "{said:?}");
+    assert_eq!(said[0], said[1]);
+}

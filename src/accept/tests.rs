@@ -17,6 +17,19 @@ fn every_seal_and_every_byte_is_needed() {
     let growing = Found { kind: Kind::Memfd { seals: Seals::WRITE, bytes: 100, huge: false }, ..MEMFD };
     assert!(Accept::memfd(Seals::WRITE).permits(&growing));
     assert!(!Accept::memfd_of(1, Seals::WRITE).permits(&growing), "a size that may be taken away");
+    let huge = Found { kind: Kind::Memfd { seals: Seals::STEADY, bytes: 100, huge: true }, ..MEMFD };
+    assert!(Accept::memfd(Seals::STEADY).permits(&huge), "nobody asked for bytes");
+    assert!(!Accept::memfd_of(1, Seals::STEADY).permits(&huge));
+}
+
+#[test] // P9
+fn a_socket_is_of_the_domain_and_type_that_was_asked_for() {
+    let found = |domain, kind| Found { kind: Kind::Socket { domain, kind }, ..PIPE };
+    let wanted = Accept::socket_of(Domain::Unix, SocketType::Stream);
+    assert!(wanted.permits(&found(Domain::Unix, SocketType::Stream)));
+    assert!(!wanted.permits(&found(Domain::Unix, SocketType::Datagram)));
+    assert!(!wanted.permits(&found(Domain::Inet, SocketType::Stream)));
+    assert!(!wanted.permits(&PIPE) && Accept::socket().permits(&found(Domain::Inet, SocketType::Datagram)));
 }
 
 #[test] // P9
@@ -47,6 +60,8 @@ fn what_is_said_of_them() {
     let tcp = Accept::socket_of(Domain::Inet6, SocketType::Other(3));
     assert_eq!(tcp.to_string(), "a socket of domain inet6 and type 3");
     assert_eq!(PIPE.to_string(), "a pipe, open for reading");
+    let written = Found { readable: false, writable: true, ..PIPE };
+    assert_eq!(written.to_string(), "a pipe, open for writing");
     let bare = Found { kind: Kind::Memfd { seals: Seals::SEAL, bytes: 7, huge: false }, ..MEMFD };
     assert_eq!(bare.to_string(), "a memfd or a file on tmpfs of 7 bytes that cannot be sealed");
 }

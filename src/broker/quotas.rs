@@ -118,5 +118,7 @@ mod tests {
         named(Quotas::new().names(0, 1), "names");
         named(Quotas::new().names(1, u32::MAX), "user_names");
         named(Quotas::new().unread_bytes(0), "unread_bytes");
+        named(Quotas::new().unread_bytes(MOST + 1), "unread_bytes");
+        assert_eq!(Quotas::new().unread_bytes(MOST).check(), Ok(()));
     }
 }
