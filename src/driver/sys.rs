@@ -182,3 +182,25 @@ pub(super) fn is_connected(socket: BorrowedFd<'_>) -> Result<bool, Errno> {
         Err(errno) => Err(errno),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test] // P4: what control data takes is counted, and given back where it is not little.
+    fn scratch_says_what_it_holds() {
+        let mut scratch = Scratch::default();
+        assert_eq!(scratch.held(), (0, 0));
+        assert_eq!(scratch.prepare(2, 17), Ok(3), "words of a slot");
+        assert_eq!(scratch.held(), (48, 48));
+        scratch.release();
+        assert_eq!(scratch.held(), (48, 48), "little is kept");
+        assert_eq!(scratch.prepare(1, KEEP * 8), Ok(KEEP));
+        scratch.release();
+        assert_eq!(scratch.held(), (KEEP * 8, KEEP * 8));
+        assert_eq!(scratch.prepare(2, KEEP * 8), Ok(KEEP));
+        assert_eq!(scratch.held(), (KEEP * 16, KEEP * 16), "no more than it was asked for");
+        scratch.release();
+        assert_eq!(scratch.held(), (0, KEEP * 16));
+    }
+}

@@ -250,3 +250,24 @@ fn carry_out<F>(orphans: &mut Vec<Message<F>>, orphan: Message<F>) {
         orphans.push(orphan);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Packet;
+
+    #[test] // P4: what a burst had taken is given back, and what a few messages take is kept.
+    fn an_idle_queue_holds_little() {
+        for (messages, kept) in [(100, false), (3, true)] {
+            let mut shared = Shared::<Packet, (), ()>::new(Sender::new());
+            let one = || Outgoing::new::<Packet>(Message::new([1]), None).unwrap();
+            let mut burst: VecDeque<_> = (0..messages).map(|_| one()).collect();
+            shared.accept(&mut burst, &mut Own::new(), &Bounds::new()).unwrap();
+            while shared.inbox.pop_front().is_some() {}
+            let before = shared.inbox.capacity();
+            assert_eq!(before > KEEP, !kept, "{before}");
+            shared.release();
+            assert_eq!(shared.inbox.capacity(), if kept { before } else { 0 });
+        }
+    }
+}
