@@ -291,12 +291,15 @@ fn asleep<'scope, T: Send + 'scope>(
     thread
 }
 
+/// What became of a message, and the payloads that the kernel took meanwhile.
+type Sent = (Result<Done, Why<Broken>>, Vec<String>);
+
 /// A kernel that takes everything, and the thread of a sender that stays.
 fn stays<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     queue: &'scope Queue<()>,
     payload: &'static str,
-) -> thread::ScopedJoinHandle<'scope, (Result<Done, Why<Broken>>, Vec<String>)> {
+) -> thread::ScopedJoinHandle<'scope, Sent> {
     let sends = move || {
         let mut kernel = Kernel::that([Take]);
         let done = send(queue, &mut kernel, Patience::Forever, payload.as_bytes());
