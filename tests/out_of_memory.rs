@@ -13,8 +13,8 @@ use std::time::Duration;
 use fdpost::driver::{FdReply, receive_fd, send_error, send_fd};
 use fdpost::machine::{Failure, Outcome, Sender};
 use fdpost::{
-    Address, Channel, Deadline, Error, Exhausted, Libcamera, Limits, Listener, Message, Packet, Profile,
-    Sent, Stream,
+    Address, Channel, Deadline, Error, Exhausted, Fault, Libcamera, Limits, Listener, Message, Packet,
+    Profile, Sent, Stream,
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use support::{Ledger, files, identity};
@@ -163,6 +163,21 @@ fn a_sender_beside_others_survives_every_failed_allocation() {
     every_allocation_beside_others::<Libcamera>();
     every_allocation_beside_others::<Stream>();
     ledger.close();
+}
+
+/// The queue needs memory for one message more.
+#[test] // P4, P6; case 47
+fn a_sender_without_memory_gives_the_message_back() {
+    let mut sender = Sender::<Packet, u8>::new();
+    let message = fdpost::message::Message::new(*b"kept").with(7);
+    LEFT.set(0);
+    let refused = sender.push(message);
+    LEFT.set(-1);
+    let (fault, message) = refused.unwrap_err();
+    assert!(matches!(fault, Fault::Exhausted(Exhausted::OutOfMemory { bytes }) if bytes > 0), "{fault:?}");
+    assert_eq!((message.payload(), message.descriptor(0)), (&b"kept"[..], Some(&7)));
+    sender.push(message).unwrap();
+    assert_eq!(sender.queued().messages, 1);
 }
 
 /// What did not leave comes back without memory: on an error's path there may be none.

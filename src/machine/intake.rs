@@ -118,10 +118,8 @@ fn datagram<P: Profile, F>(
     assembly.reserve_descriptors(hunk.descriptors.len())?;
     let bytes = hunk.bytes.get(at.offset..).unwrap_or_default();
     let frame = Some(bytes).filter(|bytes| assembly.is_whole_frame(bytes));
-    if at.in_place > 0 {
-        assembly.count(at.in_place);
-    } else if frame.is_none() {
-        assembly.gather(bytes)?;
+    if frame.is_none() {
+        assembly.gather(bytes)?; // none, where they were read in place
     }
     if !hunk.descriptors.is_empty() {
         assembly.descriptors.extend(hunk.descriptors.drain(..).map(Some));
@@ -270,7 +268,7 @@ fn stream<P: Profile, F>(
     let taken = left.min(needed);
     // Reading any byte of a send that carries descriptors takes all of them, and the read stops
     // behind it (unix(7)): they belong to the part that holds the read's last byte.
-    let brings = taken == left && taken > 0;
+    let brings = taken == left;
     if brings {
         hunk.check_control()?;
         granted(assembly, hunk)?;
@@ -305,7 +303,7 @@ fn granted<P: Profile, F>(assembly: &Assembly<P, F>, hunk: &Hunk<F>) -> Result<(
     if came > 0 && declared == 0 {
         return Err(Violation::DescriptorUnexpected { received: count32(came) }.into());
     }
-    if received > declared && came > 0 {
+    if received > declared {
         return Err(Violation::DescriptorCount { declared, received }.into());
     }
     if hunk.control_cut {

@@ -50,3 +50,6 @@ pub use outgoing::Outgoing;
 pub use receiver::Receiver;
 pub use sender::{Failure, Outcome, Sender, Sending};
 pub use transmit::{Transmit, Transmits};
+
+#[cfg(test)]
+mod tests;

@@ -175,7 +175,7 @@ impl<'a, F> Iterator for Slices<'a, F> {
             None => self.packed.len(),
         };
         let run = self.packed.get(mem::replace(&mut self.start, end)..end)?;
-        (end < self.packed.len() || !run.is_empty() || self.payload.is_some()).then_some(run)
+        (!run.is_empty() || self.payload.is_some()).then_some(run)
     }
 }
 
