@@ -204,6 +204,10 @@ mutants: ## how many planted changes the tests notice (hours): AREA="wire profil
 	else .ci/mutants $(addprefix --files=,$(FILES)) $(addprefix --shard=,$(SHARD)) $(if $(RESUME),--resume) \
 	  $(or $(AREA),wire profile machine outbox driver); fi
 
+coverage: ## lines and branches of the core that no test reaches, against docs/uncovered.md (TESTS="packet stream": only those)
+	@if ! command -v python3 >/dev/null; then $(call skipped,coverage (apt-get install python3)); \
+	else .ci/coverage $(TESTS); fi
+
 # Each stage says when it ended, so that a log tells where the time went, or where it stopped. A stage
 # that fails is tried once more, because machines are shared: what passes then is called flaky, in
 # words and at the end, and is a defect to be mended; what fails twice fails.
