@@ -172,7 +172,8 @@ fn of_what_a_message_brought_an_idle_receiver_keeps_half_a_page() {
         assert!(receiver.poll_into(&mut message).unwrap());
         assert!(!receiver.poll_into(&mut message).unwrap());
         let mut other = Of::<Packet>::new(LIMITS).unwrap();
-        (rooms(&mut receiver), rooms(&mut other));
+        rooms(&mut receiver);
+        rooms(&mut other);
         assert_eq!(receiver.held().bytes - other.held().bytes, kept, "{brought}");
     }
 }
