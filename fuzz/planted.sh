@@ -61,7 +61,9 @@ for patch in fuzz/planted/*.patch; do
     # What no oracle said is no find.
     if grep -qE 'panicked at|ERROR: AddressSanitizer' "$base/$name.log.$run"; then
       times+=("$(awk '{ printf "%d", 1000 * ($1 + $2) }' <<<"$spent")")
-      why=$(grep -m1 -A1 -E 'panicked at' "$base/$name.log.$run" | tail -1 | cut -c1-90 || true)
+      # Which oracle it was, and what it said.
+      why=$(grep -m1 -A1 'panicked at' "$base/$name.log.$run" |
+        sed -nE '1s|.*panicked at ([^:]*/)?([^/:]+):.*|\2|p; 2s|(.{90}).*|\1|; 2p' | paste -sd' ' || true)
       why=${why:-$(grep -m1 -o 'AddressSanitizer: [a-z-]*' "$base/$name.log.$run" || true)}
     else
       times+=(999999999)
@@ -76,9 +78,9 @@ for patch in fuzz/planted/*.patch; do
     continue
   fi
   found=$((found + 1))
-  [ "$slowest" -le $((limit * 1000)) ] && slowest="$(awk "BEGIN { printf \"%.1f\", $slowest / 1000 }") s" || slowest="missed"
+  [ "$slowest" -le $((limit * 1000)) ] && slowest="$(awk "BEGIN { printf \"%.2f\", $slowest / 1000 }") s" || slowest="missed"
   printf 'planted: fuzz-planted: %s -> target %s after %s s of processor time, the median of %d (slowest: %s): "%s"\n' "$what" "$target" \
-    "$(awk "BEGIN { printf \"%.1f\", $median / 1000 }")" "$runs" "$slowest" "$why"
+    "$(awk "BEGIN { printf \"%.2f\", $median / 1000 }")" "$runs" "$slowest" "$why"
 done
 refresh
 [ "${#missed[@]}" = 0 ] || exit 1
