@@ -18,11 +18,11 @@ grep -q "git clone .* fdpost$" fuzz/oss-fuzz/Dockerfile # where build.sh looks f
 programs=0 all=0
 for source in fuzz/fuzz_targets/*.rs; do
   target=$(basename "$source" .rs)
-  nm "$OUT/$target" | grep -q __asan_init || { echo "$target is built without its sanitizer"; exit 1; }
+  nm "$OUT/$target" | grep -c __asan_init >/dev/null || { echo "$target is built without its sanitizer"; exit 1; }
   "$OUT/$target" -runs=4 >"$scratch/log" 2>&1 || { tail -40 "$scratch/log"; exit 1; }
   mkdir "$scratch/$target"
   unzip -q "$OUT/${target}_seed_corpus.zip" -d "$scratch/$target"
-  seeds=$(find "$scratch/$target" -type f | wc -l)
+  seeds=$(find "$scratch/$target" -type f -size +0c | wc -l) # libFuzzer passes over an empty one
   [ "$seeds" -gt 0 ] || { echo "$target has no seeds"; exit 1; }
   mapfile -t options < <(sed -n 's/^\([a-z_]*\) *= */-\1=/p' "$OUT/$target.options")
   "$OUT/$target" -rss_limit_mb=2560 -timeout=25 -runs=2000 "-dict=$OUT/$target.dict" "${options[@]}" "$scratch/$target" \
