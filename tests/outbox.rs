@@ -8,6 +8,7 @@ mod support;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -315,10 +316,13 @@ fn taken(payloads: &[&str]) -> Vec<String> {
 #[test] // P7: behind one that may leave a sender that stays waits until its own message has left.
 fn nobody_relies_on_a_flusher_that_may_leave() {
     for patience in [Patience::None, until(10_000)] {
-        let took = beside_a_flusher(Bounds::new(), patience, &[Ask, Take, Ask, Take], |queue, flusher| {
+        // So long that more than half of the queue is taken when the others have left.
+        let long = "third".repeat(10);
+        let bounds = Bounds::new().bytes(80);
+        let took = beside_a_flusher(bounds, patience, &[Ask, Take, Ask, Take], |queue, flusher| {
             thread::scope(|scope| {
                 let second = stays(scope, queue, "second");
-                let third = send(queue, &mut Kernel::that([GONE]), Patience::None, b"third");
+                let third = send(queue, &mut Kernel::that([GONE]), Patience::None, long.as_bytes());
                 assert_eq!(third, Ok(Done::Pending));
                 flusher.go_on();
                 flusher.wait();
@@ -326,7 +330,79 @@ fn nobody_relies_on_a_flusher_that_may_leave() {
                 assert_eq!(second.join().unwrap(), (Ok(Done::Complete), Vec::new()));
             });
         });
-        assert_eq!(took, ["first", "second", "third"]);
+        assert_eq!(took, ["first", "second", &long]);
+    }
+}
+
+#[test] // P3, P7: who waits behind a flusher when the direction ends gets its message back from it.
+fn what_was_accepted_before_the_end_comes_back() {
+    let took = beside_a_flusher(Bounds::new(), until(60_000), &[Ask, Take], |queue, flusher| {
+        thread::scope(|scope| {
+            let (tell, told) = sync_channel(1);
+            asleep(scope, move || {
+                let message = Message::new(b"second");
+                let unsent = queue.send(message, None, until(60_000), &mut Kernel::that([GONE])).unwrap_err();
+                tell.send(unsent).unwrap();
+            });
+            queue.close(Broken::Closed);
+            // The flusher has not looked yet: so nothing that is right comes, however slow the machine.
+            assert!(told.recv_timeout(Duration::from_millis(200)).is_err(), "without its message");
+            flusher.go_on();
+            let Unsent { why, message } = told.recv_timeout(Duration::from_secs(20)).unwrap();
+            assert_eq!((why, message.unwrap().payload()), (Why::Sink(Broken::Closed), &b"second"[..]));
+        });
+    });
+    assert_eq!(took, ["first"]);
+}
+
+#[test] // P6, P7: a flusher that gives up leaves what came meanwhile where it is.
+fn a_flusher_that_leaves_loses_nothing() {
+    let queue = queue(Bounds::new());
+    let (waiting, waits) = sync_channel(0);
+    let (answer, answers) = sync_channel(1);
+    thread::scope(|scope| {
+        let flusher = scope.spawn(|| {
+            let mut kernel = Kernel::that([FULL]);
+            kernel.waits = Some((waiting, answers));
+            send(&queue, &mut kernel, until(60_000), b"0")
+        });
+        waits.recv_timeout(Duration::from_secs(20)).unwrap();
+        for number in 1..30_u8 {
+            let done = send(&queue, &mut Kernel::that([GONE]), Patience::None, &[number]);
+            assert_eq!(done, Ok(Done::Pending));
+        }
+        // There will be no room in time.
+        answer.send(false).unwrap();
+        assert_eq!(flusher.join().unwrap(), Ok(Done::Pending));
+    });
+    let mut kernel = Kernel::that([Take]);
+    assert_eq!(queue.flush(Patience::None, &mut kernel), Ok(()));
+    assert_eq!(kernel.taken.len(), 30);
+}
+
+/// A descriptor, so to speak, whose end asks the queue something.
+struct Asks(Arc<Queue<Self>>);
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        assert!(!self.0.has_pending());
+    }
+}
+
+#[test] // P7: no lock is held while foreign code is dropped.
+fn what_is_closed_may_ask_the_queue() {
+    for refused in [false, true] {
+        let queue = Arc::new(queue(Bounds::new()));
+        let asks = Asks(Arc::clone(&queue));
+        let Ok(number) = queue.offer(Message::new(b"1").with(asks), None) else { panic!("there is room") };
+        queue.leave(number);
+        if refused {
+            let error = queue.flush(Patience::None, &mut Kernel::that([GONE])).unwrap_err();
+            assert_eq!(error, Why::Sink(Broken::Gone));
+        } else {
+            queue.close(Broken::Closed);
+        }
+        assert_eq!((queue.lost(), Arc::strong_count(&queue)), (one(1, 1), 1));
     }
 }
 
