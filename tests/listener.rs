@@ -203,3 +203,22 @@ fn a_pair_tells_nothing_about_its_peer() {
     let end = end.as_fd().try_clone_to_owned().unwrap();
     assert_eq!(Channel::<Packet>::from_accepted(end, LIMITS, &PeerRule::new()).unwrap_err(), unknown);
 }
+
+#[test] // P5: a socket that its maker had made non-blocking (systemd's NonBlocking=) stays so.
+fn a_listener_of_others_does_not_block_whatever_it_was() {
+    use std::os::unix::net::UnixListener;
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let ledger = Ledger::open();
+    let directory = Directory::new();
+    for (name, nonblocking) in [("one", false), ("two", true)] {
+        let made = UnixListener::bind(directory.join(name)).unwrap();
+        made.set_nonblocking(nonblocking).unwrap();
+        let listener = Listener::<Stream>::from_fd(made.into(), LIMITS, PeerRule::new()).unwrap();
+        let flags = OFlag::from_bits_retain(fcntl(&listener, FcntlArg::F_GETFL).unwrap());
+        assert!(flags.contains(OFlag::O_NONBLOCK), "{name}");
+        assert!(listener.try_accept().unwrap().is_none(), "{name}");
+    }
+    drop(directory);
+    ledger.close();
+}
