@@ -130,4 +130,13 @@ mod tests {
         let error = Misuse::HeadUnsupported { wire: "stream", field: "correlation", value: 4 };
         assert_eq!(Stream::encode(&head, 0, 0), Err(error));
     }
+
+    #[test]
+    fn a_header_of_another_length_is_none() {
+        for length in [11, 13] {
+            let error = Violation::HeaderLength { expected: 12, received: length };
+            let next = Stream::next(&mut Declared::default(), &[0; 13][..length as usize]);
+            assert_eq!(next, Err(error));
+        }
+    }
 }

@@ -180,3 +180,66 @@ fn a_small_payload_keeps_no_large_buffer() {
     assert_eq!(head, 16);
     assert!(capacity > 100_000, "the window itself");
 }
+
+#[test] // P1
+fn a_payload_whose_packet_was_cut_behind_it_is_delivered_before_the_breach() {
+    let limits = LIMITS.payload(100_000);
+    let mut receiver = Receiver::<Packet, i32>::new(limits).unwrap();
+    let frame = [packet(100_000, 0), vec![b'x'; 100_000]].concat();
+    for cut in [false, true] {
+        let hunk = &mut receiver.windows().unwrap().unwrap()[0];
+        let head = hunk.head_room();
+        hunk.set_head(&frame[..head]);
+        hunk.fill(&frame[head..], []);
+        assert_eq!((head > 0, hunk.room()), (cut, frame.len()));
+        if cut {
+            hunk.set_length(frame.len() + 1);
+        }
+        receiver.handle(Duration::ZERO, 1);
+        assert_eq!(receiver.poll().unwrap().unwrap().payload().len(), 100_000);
+        assert_eq!(receiver.poll().is_err(), cut);
+    }
+}
+
+#[test] // P1
+fn several_reads_wait_one_behind_the_other() {
+    let mut receiver = receiver::<Packet>().batch(2);
+    for hunk in receiver.windows().unwrap().unwrap() {
+        hunk.fill(&packet(0, 0), []);
+    }
+    receiver.handle(Duration::ZERO, 2);
+    for left in [true, false] {
+        assert!(receiver.poll().unwrap().is_some());
+        assert_eq!((receiver.has_input(), receiver.is_between()), (left, !left));
+    }
+}
+
+#[test] // P1: what came with the hang-up is not lost
+fn the_end_comes_behind_the_last_datagram() {
+    let mut receiver = receiver::<Libcamera>();
+    for bytes in [&libcamera(2, 0)[..], b"ab"] {
+        let hunk = &mut receiver.windows().unwrap().unwrap()[0];
+        hunk.fill(bytes, []);
+        hunk.set_end();
+        receiver.handle(Duration::ZERO, 1);
+        assert_eq!(receiver.poll().unwrap().is_some(), bytes == b"ab");
+        assert!(receiver.poll().unwrap().is_none());
+    }
+    assert_eq!(receiver.state(), State::Idle);
+    receiver.windows().unwrap().unwrap()[0].set_end();
+    receiver.handle(Duration::ZERO, 1);
+    assert!(receiver.poll().unwrap().is_none());
+    assert_eq!(receiver.state(), State::Ended);
+}
+
+#[test] // P2, P3: the end stands
+fn nothing_is_refused_behind_the_end() {
+    let mut receiver = receiver::<Packet>();
+    read(&mut receiver, &packet(0, 1), &[3]);
+    let mut message = receiver.poll().unwrap().unwrap();
+    assert!(receiver.poll().unwrap().is_none());
+    read(&mut receiver, &[], &[]);
+    assert!(receiver.poll().unwrap().is_none());
+    receiver.refuse(&mut message, Fault::Violation(Violation::EmptyMessage));
+    assert_eq!((message.descriptor_count(), receiver.fault(), receiver.state()), (0, None, State::Ended));
+}

@@ -2,10 +2,11 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::wire::{HEADER, TRAILER, Wire};
 use crate::error::{Fault, Misuse};
-use crate::machine::{Leftover, Outgoing, Sender, Sending};
+use crate::machine::{Failure, Leftover, Outcome, Outgoing, Sender, Sending};
 use crate::message::Message;
 use crate::profile::{Libcamera, Packet, Profile, Stream};
 
@@ -158,4 +159,14 @@ fn a_queue_is_appended_behind_what_is_there() {
     queue.push_back(checked(4));
     sender.append(&mut queue);
     assert_eq!((queue.len(), sender.is_empty()), (1, true), "the direction is closed");
+}
+
+#[test] // P6
+fn a_kernel_that_says_more_than_there_was_changes_nothing() {
+    let mut sender = Sender::<Packet, i32>::new();
+    assert!(matches!(sender.failed(Duration::ZERO, Failure::Refused), Outcome::Wait));
+    sender.push(message(1, 1)).unwrap();
+    sender.transmitted(3);
+    assert!(sender.is_empty() && !sender.begun());
+    assert_eq!(sender.sending(), Sending { messages: 1, bytes: 1, descriptors: 1 });
 }
