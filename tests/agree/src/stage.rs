@@ -35,6 +35,9 @@ pub struct Played {
     pub feats: Feats,
 }
 
+/// Descriptors that a receiver keeps, who keeps what it gets: a process may have no more than 1024.
+const KEPT: usize = 250;
+
 type Notes = Arc<Mutex<Vec<(Duration, Met)>>>;
 
 struct Stage<'a, P: Profile> {
@@ -200,7 +203,8 @@ impl<'a, P: Profile + 'static> Stage<'a, P> {
         let numbers = descriptors.iter().map(|came| number(came.as_fd())).collect();
         let (head, payload) = (*self.spare.head(), self.spare.payload().to_vec());
         self.heard.push(Heard { head, payload, descriptors: numbers });
-        if self.plan.habits.keep() {
+        let kept: usize = self.kept.iter().map(Message::descriptor_count).sum();
+        if self.plan.habits.keep() && kept < KEPT {
             self.kept.push(descriptors.into_iter().fold(Message::new([]), Message::with));
         }
     }
