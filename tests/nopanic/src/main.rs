@@ -1,4 +1,11 @@
-//! Links only if the decoders cannot panic, whatever bytes they are given and however many.
+//! Links only if the decoders cannot panic, whatever bytes they are given and however many, nor the
+//! receiver's table, nor what is asked of a receiver between two reads.
+//!
+//! Not provable so is what takes memory or gives it back: `Vec` may panic on a capacity that
+//! overflows, and that none does here the optimiser cannot know. In the receiver that is
+//! `poll_into`, `windows` and `handle` (payloads, hunks and descriptors lie in `Vec`s), in the calls
+//! `begin` and `handle` (what is out lies in one), in the broker its registry. `make model` walks
+//! those over every state and input of its alphabet instead, and a panic there is a finding.
 //!
 //! `no-panic` leaves an undefined symbol behind every function of which the optimiser could not
 //! show that it never unwinds. So `cargo build --release` of this program is the proof; running
@@ -6,12 +13,17 @@
 //! panic, and expects the linker to refuse.
 
 use std::hint::black_box;
+use std::time::Duration;
 
-use fdpost::Head;
+use fdpost::accept::{Accept, Found, Policy};
 use fdpost::broker::{Answer, Request};
+use fdpost::calls::{Correlate, Kind, Role};
+use fdpost::machine::Receiver;
+use fdpost::machine::table::{self, Input, State};
 use fdpost::profile::{Libcamera, Next, Packet, Profile, Stream};
 use fdpost::send_fd::{self, Scan};
 use fdpost::wire::control::{self, Item, Layout};
+use fdpost::{Head, Limits};
 use no_panic::no_panic;
 
 /// Everything that `items` says, folded so that nothing is optimised away.
@@ -104,6 +116,78 @@ fn broker_answer(head: &Head, payload: &[u8], descriptors: usize) -> u8 {
     }
 }
 
+/// What a message is to calls: the decoder of the first words of its payload, or of its head.
+fn kind<P: Correlate>(head: &Head, payload: &[u8], role: Role) -> u32 {
+    match P::kind(head, payload, role) {
+        Ok(Kind::Answer { id, command, error }) => id ^ command ^ u32::from(error),
+        Ok(Kind::Request(request)) => request.correlation() ^ request.command(),
+        Ok(_) => 1,
+        Err(_) => 2,
+    }
+}
+
+#[no_panic]
+fn libcamera_kind(head: &Head, payload: &[u8], role: Role) -> u32 {
+    kind::<Libcamera>(head, payload, role)
+}
+
+#[no_panic]
+fn packet_kind(head: &Head, payload: &[u8], role: Role) -> u32 {
+    kind::<Packet>(head, payload, role)
+}
+
+#[no_panic]
+fn stream_kind(head: &Head, payload: &[u8], role: Role) -> u32 {
+    kind::<Stream>(head, payload, role)
+}
+
+/// The receiver's step: where any input leads from any state.
+#[no_panic]
+fn table_step(state: State, input: Input) -> u8 {
+    match table::step(state, input) {
+        Some((next, action)) => next as u8 ^ action as u8,
+        None => 255,
+    }
+}
+
+/// What a driver asks of a receiver between two reads.
+fn asked<P: Profile>(receiver: &Receiver<P, i32>) -> u64 {
+    let due = receiver.deadline().unwrap_or(Duration::MAX).as_secs();
+    let (held, most) = (receiver.held(), receiver.held_most());
+    due ^ held.bytes as u64
+        ^ most.descriptors as u64
+        ^ receiver.received().bytes
+        ^ u64::from(receiver.is_between())
+        ^ u64::from(receiver.has_input())
+}
+
+#[no_panic]
+fn libcamera_asked(receiver: &Receiver<Libcamera, i32>) -> u64 {
+    asked(receiver)
+}
+
+#[no_panic]
+fn packet_asked(receiver: &Receiver<Packet, i32>) -> u64 {
+    asked(receiver)
+}
+
+#[no_panic]
+fn stream_asked(receiver: &Receiver<Stream, i32>) -> u64 {
+    asked(receiver)
+}
+
+/// Whether what came is of a kind that its place accepts; asked of any policy, about anything.
+#[no_panic]
+fn permitted(policy: &Policy, place: usize, found: &Found) -> bool {
+    let accepted = policy.alternatives(place).any(|accept: &Accept| accept.permits(found));
+    accepted && policy.closest(place, found).permits(found)
+}
+
+#[no_panic]
+fn rights_encoded(out: &mut [u8], descriptors: &[i32]) -> usize {
+    control::encode_rights(out, Layout::NATIVE, descriptors.iter().copied()).unwrap_or(0)
+}
+
 #[cfg(feature = "planted")]
 #[no_panic]
 fn planted(bytes: &[u8]) -> u8 {
@@ -120,6 +204,20 @@ fn main() {
     let kind = black_box(limit as u32 % 8);
     let head = Head { kind, correlation: kind, flags: kind, reply_descriptors: 0 };
     println!("{:x} {:x}", broker_request(&head, &bytes), broker_answer(&head, &bytes, limit));
+    let role = if kind == 1 { Role::Caller } else { Role::Answerer };
+    let kinds = [libcamera_kind, packet_kind, stream_kind].map(|kind| kind(&head, &bytes, role));
+    let state = black_box([State::Idle, State::Header, State::Body, State::Ended, State::Failed]);
+    let input = black_box(Input::Part);
+    println!("{kinds:x?} {:x?}", state.map(|state| table_step(state, input)));
+    let limits = black_box(Limits::new());
+    let libcamera = Receiver::new(limits).map(|receiver| libcamera_asked(&receiver)).ok();
+    let packet = Receiver::new(limits).map(|receiver| packet_asked(&receiver)).ok();
+    let stream = Receiver::new(limits).map(|receiver| stream_asked(&receiver)).ok();
+    println!("{libcamera:x?} {packet:x?} {stream:x?}");
+    let found = black_box(Found { kind: fdpost::accept::Kind::Pipe, readable: true, writable: false });
+    let policy = black_box(Policy::new().every(Accept::pipe()));
+    let mut room = black_box([0; 64]);
+    println!("{} {}", permitted(&policy, limit, &found), rights_encoded(&mut room, &[1, 2]));
     #[cfg(feature = "planted")]
     println!("{:x}", planted(&bytes));
 }

@@ -1,0 +1,77 @@
+//! What `control.py` executes symbolically: the control decoder as the compiler made it.
+#![no_std]
+
+use core::alloc::{GlobalAlloc, Layout as Memory};
+use core::panic::PanicInfo;
+use core::ptr;
+
+use fdpost::wire::control::{Item, Layout, items};
+
+/// What a walk over control data named.
+#[repr(C)]
+pub struct Found {
+    count: usize,
+    items: usize,
+    descriptors: [i32; 32],
+}
+
+/// Walks `length` bytes, and notes the descriptors that they name.
+///
+/// # Safety
+/// There are `length` bytes, and a `Found`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn symex_control(bytes: *const u8, length: usize, found: *mut Found) {
+    // SAFETY: the caller says so.
+    let bytes = unsafe { core::slice::from_raw_parts(bytes, length) };
+    // SAFETY: as above.
+    let found = unsafe { &mut *found };
+    for item in items(bytes, Layout::GLIBC_64) {
+        found.items += 1;
+        if let Item::Descriptor(descriptor) = item {
+            if let Some(place) = found.descriptors.get_mut(found.count) {
+                *place = descriptor;
+            }
+            found.count += 1;
+        }
+    }
+}
+
+/// A decoder that panics where its fourth byte is 42: the search has to find that.
+///
+/// # Safety
+/// There are `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn symex_planted(bytes: *const u8, length: usize, _: *mut Found) {
+    // SAFETY: the caller says so.
+    let bytes = unsafe { core::slice::from_raw_parts(bytes, length) };
+    assert!(bytes.get(3) != Some(&42));
+}
+
+/// Where every panic leads.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn symex_panicked() -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+#[panic_handler]
+fn panicked(_: &PanicInfo<'_>) -> ! {
+    symex_panicked()
+}
+
+/// The decoder takes no memory; the crate that it is in would.
+struct Nothing;
+
+// SAFETY: null is what an allocator without memory answers.
+unsafe impl GlobalAlloc for Nothing {
+    unsafe fn alloc(&self, _: Memory) -> *mut u8 {
+        ptr::null_mut()
+    }
+
+    unsafe fn dealloc(&self, _: *mut u8, _: Memory) {}
+}
+
+#[global_allocator]
+static NOTHING: Nothing = Nothing;
