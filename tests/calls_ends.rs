@@ -387,6 +387,13 @@ fn ca_16_what_cannot_be_answered() {
     let refused = theirs.reply_error(&mut asked, body(0, 0, b""), soon()).unwrap_err();
     let unsupported = Misuse::HeadUnsupported { wire: "libcamera", field: "flags", value: 3 };
     assert_eq!(refused.error, Error::Misuse(unsupported));
+    let (mut calls, mut answers) = sides::<Stream>();
+    calls.start(Message::new(b"ask"), soon()).unwrap();
+    let (mut asked, _) = request(&mut answers);
+    let refused = answers.reply_error(&mut asked, Message::new(b"no"), soon()).unwrap_err();
+    let unsupported = Misuse::HeadUnsupported { wire: "stream", field: "flags", value: 3 };
+    assert_eq!((refused.error, refused.messages.len()), (Error::Misuse(unsupported), 1));
+    drop((calls, answers, asked));
     // And the side that is called does not call.
     for refused in [
         theirs.start(body(1, 0, b""), soon()).unwrap_err(),
