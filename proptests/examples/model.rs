@@ -2,8 +2,8 @@
 //! [`fdpost_proptests::walk`], and fails where a promise is broken, or a row of the receiver's table
 //! is not taken.
 //!
-//! `model [--depth N] [NAME...]`: scripts of up to N inputs for the machines that have no end of
-//! states; only the machines that are named.
+//! `model [--depth N] [NAME...]`: scripts of up to N (4) inputs for the machines whose states have no
+//! end, N - 2 messages in a sender's queue; only the machines that are named.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use fdpost::{Libcamera, Limits, Packet, Profile, Stream};
 use fdpost_proptests::log::Wire;
 use fdpost_proptests::walk::receiver::alphabet::{Alphabet, DESCRIPTORS, LARGE, LARGE_PACKET, PAYLOAD};
 use fdpost_proptests::walk::receiver::{Scope, Walk};
-use fdpost_proptests::walk::{Broken, Walked, keep_panics, walk};
+use fdpost_proptests::walk::{Broken, Walked, keep_panics, scripts, sender, walk};
 use fdpost_proptests::wires::VhostUser;
 
 fn main() -> ExitCode {
@@ -27,8 +27,12 @@ fn main() -> ExitCode {
             eprintln!("--depth wants a number of inputs");
             return ExitCode::from(64);
         };
-        depth = number;
+        depth = usize::max(number, 3);
         names.drain(at..at + 2);
+    }
+    if let Some(name) = names.iter().find(|name| MACHINES.iter().all(|(known, _)| known != name)) {
+        eprintln!("no machine {name}; there are {}", MACHINES.map(|(name, _)| name).join(", "));
+        return ExitCode::from(64);
     }
     keep_panics();
     let mut failed = false;
@@ -52,8 +56,19 @@ fn main() -> ExitCode {
 
 type Run = fn(usize) -> Result<String, String>;
 
-const MACHINES: [(&str, Run); 4] =
-    [("libcamera", libcamera), ("packet", packet), ("stream", stream), ("vhost-user", vhost_user)];
+const MACHINES: [(&str, Run); 9] = [
+    ("libcamera", libcamera),
+    ("packet", packet),
+    ("stream", stream),
+    ("vhost-user", vhost_user),
+    ("senders", senders),
+    ("calls", calls),
+    ("broker", registry),
+    ("send_fd", |depth| Ok(all("byte strings", &broken(scripts::two_bytes(depth + 5))?))),
+    ("control", |depth| {
+        Ok(all("lists of control messages, each damaged", &broken(scripts::controls(depth - 2))?))
+    }),
+];
 
 /// The payload bytes and descriptors that are accepted, hunks of a batch, and whether the user polls
 /// into one message again and again.
@@ -156,6 +171,49 @@ fn receiver<P: Profile>(of_what: &str, scopes: &[(&str, Scope)]) -> Result<Strin
         ROWS.len(),
         ROWS.len() - rows.len(),
     ))
+}
+
+/// Every wire's sender, walked to the end with `depth - 2` messages in the queue.
+fn senders(depth: usize) -> Result<String, String> {
+    let queue = depth.saturating_sub(2).max(1);
+    let scope = |wire| sender::Scope { wire, queue };
+    let [a, b, c, d] = [Wire::Libcamera, Wire::Packet, Wire::Stream, Wire::VhostUser].map(scope);
+    let (mut states, mut steps) = (0, 0);
+    let mut add = |name: &str, walked: Result<Walked, Box<Broken>>| {
+        let walked = walked.map_err(|broken| told(name, &broken))?;
+        tell(name, &walked);
+        (states, steps) = (states + walked.states as u64, steps + walked.steps);
+        Ok::<(), String>(())
+    };
+    add("libcamera, sending", walk(&|| sender::Walk::<Libcamera>::new(&a), usize::MAX))?;
+    add("packet, sending", walk(&|| sender::Walk::<Packet>::new(&b), usize::MAX))?;
+    add("stream, sending", walk(&|| sender::Walk::<Stream>::new(&c), usize::MAX))?;
+    add("vhost-user, sending", walk(&|| sender::Walk::<VhostUser>::new(&d), usize::MAX))?;
+    let (states, steps) = (grouped(states), grouped(steps));
+    Ok(format!("{states} states, {steps} steps over 4 wires, {queue} messages in the queue"))
+}
+
+/// Calls over each wire that has them.
+fn calls(depth: usize) -> Result<String, String> {
+    let mut sum = Walked { depth, ..Walked::default() };
+    for wire in 0..3 {
+        let walked = broken(scripts::calls(wire, depth))?;
+        (sum.states, sum.steps) = (sum.states + walked.states, sum.steps + walked.steps);
+    }
+    Ok(all("scripts over 3 wires", &sum))
+}
+
+fn registry(depth: usize) -> Result<String, String> {
+    Ok(all("scripts", &broken(scripts::registry(depth))?))
+}
+
+fn broken(walked: Result<Walked, Box<Broken>>) -> Result<Walked, String> {
+    walked.map_err(|broken| told("a script", &broken))
+}
+
+fn all(what: &str, walked: &Walked) -> String {
+    let Walked { states, steps, depth, .. } = *walked;
+    format!("all {} {what} of up to {depth}, {} steps", grouped(states as u64), grouped(steps))
 }
 
 /// Why a wire never takes a row of the table.

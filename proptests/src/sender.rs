@@ -79,7 +79,8 @@ struct Pushed {
     begun: bool,
 }
 
-struct Sending<P: Profile> {
+/// A sender, and what it should do.
+pub struct Sending<P: Profile> {
     tx: Sender<P, Token>,
     wire: Wire,
     ledger: Ledger,
@@ -101,7 +102,8 @@ struct Sending<P: Profile> {
 }
 
 impl<P: Profile> Sending<P> {
-    fn run(plan: &Plan, wire: Wire) {
+    /// With nothing to be sent.
+    pub fn new(wire: Wire) -> Self {
         let mut this = Self {
             tx: Sender::new(),
             wire,
@@ -120,24 +122,53 @@ impl<P: Profile> Sending<P> {
         if !this.streams() {
             this.tx.set_packet_limit(Some(PACKET_LIMIT));
         }
+        this
+    }
+
+    fn run(plan: &Plan, wire: Wire) {
+        let mut this = Self::new(wire);
         for op in &plan.ops {
-            match op {
-                Op::Push(spec) => this.push(spec),
-                Op::Take(_) if this.queue.is_empty() => {}
-                Op::Take(count) if this.streams() => this.take_bytes(usize::from(*count)),
-                Op::Take(count) if this.wire == Wire::Packet && count >> 15 == 1 => this.pack(*count),
-                Op::Take(count) => this.take_packets(usize::from(*count)),
-                Op::Fail(_) if this.queue.is_empty() => {}
-                Op::Fail(which) => this.fail(*which),
-                Op::Recall => this.recall(),
-                Op::Close => {
-                    let back = this.tx.close();
-                    this.closed(back);
-                }
-            }
+            this.op(*op);
             this.balance();
         }
         this.finish();
+    }
+
+    /// Lets one thing happen, and compares what comes of it.
+    pub fn op(&mut self, op: Op) {
+        match op {
+            Op::Push(spec) => self.push(&spec),
+            Op::Take(_) if self.queue.is_empty() => {}
+            Op::Take(count) if self.streams() => self.take_bytes(usize::from(count)),
+            Op::Take(count) if self.wire == Wire::Packet && count >> 15 == 1 => self.pack(count),
+            Op::Take(count) => self.take_packets(usize::from(count)),
+            Op::Fail(_) if self.queue.is_empty() => {}
+            Op::Fail(which) => self.fail(which),
+            Op::Recall => self.recall(),
+            Op::Close => {
+                let back = self.tx.close();
+                self.closed(back);
+            }
+        }
+    }
+
+    /// How many messages are queued, and the bytes of what is transmitted next.
+    pub fn waiting(&self) -> (usize, usize) {
+        let next = self.queue.front().and_then(|first| first.parts.front());
+        (self.queue.len(), next.map_or(0, |part| part.0.len()))
+    }
+
+    /// All that what the sender does next depends on: what is left of each message, whether the first
+    /// has begun, the back-off and its time from now, how many go singly, and whether it is closed.
+    /// Not what was sent: of that only counters are left in it.
+    pub fn key(&self) -> String {
+        let shape = |pushed: &Pushed| {
+            let parts: Vec<_> = pushed.parts.iter().map(|(bytes, ids)| (bytes.len(), ids.len())).collect();
+            (parts, pushed.begun)
+        };
+        let queue: Vec<_> = self.queue.iter().map(shape).collect();
+        let retry = self.retry.map(|retry| retry.saturating_sub(self.now));
+        format!("{queue:?} {} {retry:?} {} {}", self.back_off, self.closed, self.singly)
     }
 
     const fn streams(&self) -> bool {
@@ -356,7 +387,7 @@ impl<P: Profile> Sending<P> {
 
     /// After each step: what is to be sent is the rest of what was pushed, in order; who was not
     /// sent lives.
-    fn balance(&self) {
+    pub fn balance(&self) {
         let mut transmits = self.tx.transmits();
         for (bytes, ids) in self.queue.iter().flat_map(|pushed| &pushed.parts) {
             let transmit = transmits.next().expect("what is to be sent");
@@ -382,7 +413,7 @@ impl<P: Profile> Sending<P> {
     }
 
     /// P1: what the kernel took, fed to a receiver, gives the messages.
-    fn finish(self) {
+    pub fn finish(self) {
         drop(self.tx);
         assert_eq!(self.ledger.live(), Vec::<u64>::new());
         let script = Script {

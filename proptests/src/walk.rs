@@ -7,6 +7,8 @@
 //! same, which costs time and proves no less.
 
 pub mod receiver;
+pub mod scripts;
+pub mod sender;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -29,8 +31,9 @@ pub trait Machine: Sized {
     /// All that what happens from here on depends on.
     fn key(&self) -> String;
 
-    /// Checks what must hold when it is dropped, and drops it.
-    fn finish(self);
+    /// Checks what must hold when it is dropped, and drops it. `fresh`: nobody came here before, so
+    /// what is slow to check may be.
+    fn finish(self, fresh: bool);
 }
 
 /// What a walk saw.
@@ -65,7 +68,7 @@ struct Node<I> {
 pub fn walk<M: Machine>(start: &dyn Fn() -> M, depth: usize) -> Result<Walked, Box<Broken>> {
     let first = start();
     let mut seen = HashSet::from([first.key()]);
-    first.finish();
+    first.finish(true);
     let mut nodes: Vec<Node<M::Input>> = vec![Node { last: None, depth: 0 }];
     let mut walked = Walked { states: 1, steps: 0, depth: 0, closed: true };
     let mut at = 0;
@@ -78,7 +81,7 @@ pub fn walk<M: Machine>(start: &dyn Fn() -> M, depth: usize) -> Result<Walked, B
         };
         let machine = reach();
         let inputs = machine.inputs();
-        machine.finish();
+        machine.finish(false);
         if nodes[at].depth == depth {
             walked.closed &= inputs.is_empty();
             at += 1;
@@ -91,7 +94,7 @@ pub fn walk<M: Machine>(start: &dyn Fn() -> M, depth: usize) -> Result<Walked, B
                 machine.play(&input);
                 machine.check();
                 let key = machine.key();
-                machine.finish();
+                machine.finish(!seen.contains(&key));
                 key
             });
             let key = key.map_err(|said| {

@@ -376,7 +376,7 @@ impl<P: Profile> Machine for Walk<'_, P> {
         format!("{:?} {fault:?} {:?} {held:?} {half:?} {last}", self.rx.state(), self.shape)
     }
 
-    fn finish(mut self) {
+    fn finish(mut self, _: bool) {
         if self.rx.fault().is_some() {
             let held = self.rx.held().descriptors;
             let refused: Vec<Token> = self.rx.refused().collect();
