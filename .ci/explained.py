@@ -11,16 +11,17 @@ import re
 import sys
 
 
-def read(path):
-    """How often each (file, what) stands there."""
+def read(path, because=""):
+    """How often each (file, what) stands there, with a reason that begins so."""
     found, file, item = collections.Counter(), None, []
 
     def close():
         if item:
-            match = re.match(r"((?:`[^`]+`(?:; ?)?)+): +\S", " ".join(item))
+            match = re.match(r"((?:`[^`]+`(?:; ?)?)+): +(\S.*)", " ".join(item))
             if not match:
                 sys.exit(f"{path.name}: no reason: {' '.join(item)}")
-            found.update((file, what) for what in re.findall(r"`([^`]+)`", match[1]))
+            if match[2].startswith(because):
+                found.update((file, what) for what in re.findall(r"`([^`]+)`", match[1]))
             item.clear()
 
     for line in path.read_text(encoding="utf-8").splitlines():
