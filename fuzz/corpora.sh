@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes fuzz/corpus again: the seeds that proptests/examples/seeds.rs writes, from the vectors and by
 # hand, and of what campaigns found (fuzz/campaign.sh) as few and as small as reach every edge that
-# the seeds do not. Seeds have names, what was found has its hash.
+# the seeds do not. Seeds have names, and so has what once showed a bug (found-...), which stays; what
+# campaigns found has its hash.
 #
 #   fuzz/corpora.sh TARGET...
 set -euo pipefail
@@ -14,6 +15,7 @@ export CARGO_TARGET_DIR=$base/fuzz-none RUSTC_BOOTSTRAP=1
 cargo fuzz build --sanitizer none
 built=$CARGO_TARGET_DIR/$(rustc -vV | sed -n 's/^host: //p')/release
 for target in "$@"; do
+  find "fuzz/corpus/$target" -name 'found-*' -exec cp -t "$scratch/$target" {} +
   seeds=$(find "$scratch/$target" -type f | wc -l)
   # What was found before stays where it reaches something.
   mkdir -p "$scratch/before" "$base/fuzz-found/$target"
