@@ -2,7 +2,8 @@
 # Makes fuzz/corpus again: the seeds that proptests/examples/seeds.rs writes, from the vectors and by
 # hand, and of what campaigns found (fuzz/campaign.sh) as few and as small as reach every edge that
 # the seeds do not. Seeds have names, and so has what once showed a bug (found-...), which stays; what
-# campaigns found has its hash.
+# campaigns found has its hash. The real kernel plays the corpus of `receiver` too (make agree), so that is its
+# seeds alone.
 #
 #   fuzz/corpora.sh TARGET...
 set -euo pipefail
@@ -19,10 +20,11 @@ for target in "$@"; do
   seeds=$(find "$scratch/$target" -type f | wc -l)
   # What was found before stays where it reaches something.
   mkdir -p "$scratch/before" "$base/fuzz-found/$target"
-  cp "fuzz/corpus/$target"/* "$scratch/before"
+  found=("$scratch/before" "$base/fuzz-found/$target")
+  if [ "$target" = receiver ]; then found=(); else cp "fuzz/corpus/$target"/* "$scratch/before"; fi
   longest=$(sed -n 's/^max_len *= *//p' "fuzz/options/$target.options")
-  "$built/$target" -merge=1 -use_counters=0 -max_len="$longest" "$scratch/$target" "$scratch/before" \
-    "$base/fuzz-found/$target" >"$scratch/log" 2>&1 || { tail -40 "$scratch/log"; exit 1; }
+  "$built/$target" -merge=1 -use_counters=0 -max_len="$longest" "$scratch/$target" "${found[@]}" \
+    >"$scratch/log" 2>&1 || { tail -40 "$scratch/log"; exit 1; }
   rm -rf "$scratch/before" "fuzz/corpus/$target"
   mv "$scratch/$target" "fuzz/corpus/$target"
   echo "$target: $seeds seeds, $(($(find "fuzz/corpus/$target" -type f | wc -l) - seeds)) more that were found:" \
