@@ -68,6 +68,7 @@ loom-mutants: ## show each model a planted defect of the real code
 .PHONY: model
 model: ## every state and input of the real machines, under a stated alphabet (DEPTH=n for longer scripts, MACHINES="packet" for some)
 	cargo run --locked --release --quiet --manifest-path proptests/Cargo.toml --example model -- $(if $(DEPTH),--depth $(DEPTH)) $(MACHINES)
+	@proptests/planted.sh
 
 stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten with a descriptor
 	@cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000} | tee /dev/stderr | \
