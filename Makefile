@@ -71,8 +71,8 @@ model: ## every state and input of the real machines, under a stated alphabet (D
 	@proptests/planted.sh
 
 stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten with a descriptor
-	@cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000} | tee /dev/stderr | \
-	  sed -n 's/^\([0-9].*\); .*/evidence: stress: \1/p' | $(commas)
+	@cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000} | \
+	  sed 'p; s/^\([0-9].*\); .*/evidence: stress: \1/; t; d' | $(commas)
 
 faults: ## each system call fails, at every time and with every error, and each allocation; planted defects are noticed (SCENARIO="packet right statx" for some)
 	cargo build --locked --quiet --features cli,tokio --bin fdpost --example broker --example faults

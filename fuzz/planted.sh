@@ -16,6 +16,7 @@ runs=${RUNS:-1} limit=${LIMIT:-60}
 base=${CARGO_TARGET_DIR:-$PWD/target}/planted
 copy=$base/copy
 
+. .ci/planting
 if [ "${1:-}" = --apply ]; then
   for patch in fuzz/planted/*.patch; do
     patch --dry-run --force --silent -p1 <"$patch" || { echo "$patch does not apply any more"; exit 1; }
@@ -26,14 +27,7 @@ export CARGO_TARGET_DIR=$base/target RUSTC_BOOTSTRAP=1 RUST_BACKTRACE=0 \
   CARGO_PROFILE_RELEASE_OPT_LEVEL=1
 sanitizer=${SANITIZER:-none}
 
-# Only what differs is written, so that cargo builds only that again.
-refresh() {
-  mkdir -p "$copy" && find "$copy" -name '*.orig' -delete
-  git ls-files -z --cached --others --exclude-standard src tests/support tests/vectors fuzz proptests Cargo.toml Cargo.lock | while IFS= read -r -d '' file; do
-    [ -f "$file" ] || continue
-    cmp -s "$file" "$copy/$file" || { mkdir -p "$copy/$(dirname "$file")"; cp "$file" "$copy/$file"; }
-  done
-}
+parts=(src tests/support tests/vectors fuzz proptests Cargo.toml Cargo.lock)
 
 missed=() found=0
 for patch in fuzz/planted/*.patch; do
@@ -43,8 +37,8 @@ for patch in fuzz/planted/*.patch; do
     [ -n "$wanted" ] || continue
   fi
   target=$(sed -n 's/^Target: //p' "$patch") what=$(sed -n 2p "$patch")
-  refresh
-  patch --quiet --no-backup-if-mismatch -p1 -d "$copy" <"$patch"
+  refresh "${parts[@]}"
+  plant "$patch"
   (cd "$copy" && cargo fuzz build --sanitizer "$sanitizer" "$target" >"$base/$name.build" 2>&1) || { cat "$base/$name.build"; exit 1; }
   program=$CARGO_TARGET_DIR/$(rustc -vV | sed -n 's/^host: //p')/release/$target
   longest=$(sed -n 's/^max_len *= *//p' "fuzz/options/$target.options")
@@ -82,6 +76,6 @@ for patch in fuzz/planted/*.patch; do
   printf 'planted: fuzz-planted: %s -> target %s after %s s of processor time, the median of %d (slowest: %s): "%s"\n' "$what" "$target" \
     "$(awk "BEGIN { printf \"%.2f\", $median / 1000 }")" "$runs" "$slowest" "$why"
 done
-refresh
+refresh "${parts[@]}"
 [ "${#missed[@]}" = 0 ] || exit 1
 [ $# -gt 0 ] || echo "evidence: fuzz-planted: $found of $found bugs that others had, each found within $limit s of processor time from no corpus and no dictionary, median of $runs"

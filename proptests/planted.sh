@@ -7,20 +7,15 @@ cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} RUST_BACKTRACE=0
 copy=$CARGO_TARGET_DIR/planted-model
 
-# Only what differs is written, so that cargo builds only that again.
-refresh() {
-  git ls-files -z src tests/support proptests Cargo.toml Cargo.lock | while IFS= read -r -d '' file; do
-    [ -f "$file" ] || continue
-    cmp -s "$file" "$copy/$file" || { mkdir -p "$copy/$(dirname "$file")"; cp "$file" "$copy/$file"; }
-  done
-}
+. .ci/planting
+parts=(src tests/support proptests Cargo.toml Cargo.lock)
 
 missed=0
 # PATCH MACHINE PROMISE, and what the walk has to say.
 while read -r name machine promise words; do
   patch=$(compgen -G "fuzz/planted/$name-*.patch")
-  refresh
-  patch --quiet --no-backup-if-mismatch -p1 -d "$copy" <"$patch"
+  refresh "${parts[@]}"
+  plant "$patch"
   what=$(sed -n 2p "$patch")
   (cd "$copy" && cargo build --locked --quiet --manifest-path proptests/Cargo.toml --example model)
   said=$("$CARGO_TARGET_DIR/debug/examples/model" "$machine" || true)
@@ -39,5 +34,5 @@ done <<'END'
 09 stream P5 P1: the verdict
 08 senders P6 what is to be sent
 END
-refresh
+refresh "${parts[@]}"
 exit "$missed"

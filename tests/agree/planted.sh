@@ -9,21 +9,14 @@ copy=$base/copy
 # What is not ours is built once, beside the real code.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} RUST_BACKTRACE=0 CASES=${CASES:-300}
 
-# Only what differs is written, so that cargo builds only that again.
-refresh() {
-  mkdir -p "$copy"
-  git ls-files -z src tests/support fuzz/corpus/receiver proptests tests/agree Cargo.toml Cargo.lock README.md |
-    while IFS= read -r -d '' file; do
-      [ -f "$file" ] || continue
-      cmp -s "$file" "$copy/$file" || { mkdir -p "$copy/$(dirname "$file")"; cp "$file" "$copy/$file"; }
-    done
-}
+. .ci/planting
+parts=(src tests/support fuzz/corpus/receiver proptests tests/agree Cargo.toml Cargo.lock README.md)
 
 missed=0
 for patch in tests/agree/planted/*.patch; do
   name=$(basename "$patch" .patch)
-  refresh
-  patch --quiet --no-backup-if-mismatch -p1 -d "$copy" <"$patch"
+  refresh "${parts[@]}"
+  plant "$patch"
   cargo test --locked --quiet --no-run --manifest-path "$copy/tests/agree/Cargo.toml" 2>"$base/$name.build" ||
     { cat "$base/$name.build"; exit 1; }
   if timeout 600 cargo test --locked --quiet --manifest-path "$copy/tests/agree/Cargo.toml" -- --test-threads=1 >"$base/$name.log" 2>&1; then
@@ -36,5 +29,5 @@ for patch in tests/agree/planted/*.patch; do
     echo "planted: agree: $(head -1 "$patch") -> \`make agree\`, $tests: compared ${why//,/, }"
   fi
 done
-refresh
+refresh "${parts[@]}"
 exit "$missed"
