@@ -256,11 +256,13 @@ fn somebody_waits_for_room(says: &[Say]) {
 }
 
 #[test] // P7: before a flusher waits for the socket it tells who waits for room that there is some.
+#[cfg_attr(miri, ignore = "looks in /proc for a thread's sleep, and Miri's threads are not there")]
 fn who_waits_for_room_is_told_when_nothing_leaves_for_a_while() {
     somebody_waits_for_room(&[Ask, FULL, Take]);
 }
 
 #[test] // P7: and when half of the queue is free.
+#[cfg_attr(miri, ignore = "looks in /proc for a thread's sleep, and Miri's threads are not there")]
 fn who_waits_for_room_is_told_when_half_is_free() {
     somebody_waits_for_room(&[Ask, Take, Ask, Take]);
 }
@@ -314,6 +316,7 @@ fn taken(payloads: &[&str]) -> Vec<String> {
 }
 
 #[test] // P7: behind one that may leave a sender that stays waits until its own message has left.
+#[cfg_attr(miri, ignore = "looks in /proc for a thread's sleep, and Miri's threads are not there")]
 fn nobody_relies_on_a_flusher_that_may_leave() {
     for patience in [Patience::None, until(10_000)] {
         // So long that more than half of the queue is taken when the others have left.
@@ -335,6 +338,7 @@ fn nobody_relies_on_a_flusher_that_may_leave() {
 }
 
 #[test] // P3, P7: who waits behind a flusher when the direction ends gets its message back from it.
+#[cfg_attr(miri, ignore = "looks in /proc for a thread's sleep, and Miri's threads are not there")]
 fn what_was_accepted_before_the_end_comes_back() {
     let took = beside_a_flusher(Bounds::new(), until(60_000), &[Ask, Take], |queue, flusher| {
         thread::scope(|scope| {
@@ -407,6 +411,7 @@ fn what_is_closed_may_ask_the_queue() {
 }
 
 #[test] // P7: a flusher in overtime hands over to a sender that stays, which sends what is left.
+#[cfg_attr(miri, ignore = "looks in /proc for a thread's sleep, and Miri's threads are not there")]
 fn a_flusher_in_overtime_hands_over() {
     let says = [Ask, Take, Ask, Take];
     let took = beside_a_flusher(Bounds::new().tenure(1), Patience::Forever, &says, |queue, flusher| {
