@@ -15,7 +15,7 @@ MSRV := 1.85.0
 # All that a user may ask for.
 FEATURES := cli,arbitrary,tokio
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
-FUZZ_SECONDS ?= 18
+FUZZ_SECONDS ?= 12
 T ?= receiver
 # T where it was given, else all of them.
 these = $(if $(filter command line,$(origin T)),$(T),$(1))
@@ -153,7 +153,7 @@ test-i686: ## the root package's tests as 32-bit programs
 fuzz: ## fuzz target T for SECONDS (default 60): make fuzz T=control SECONDS=600
 	RUSTC_BOOTSTRAP=1 cargo fuzz run $(T) -- -max_total_time=$(or $(SECONDS),60) $$(fuzz/flags $(T))
 
-fuzz-smoke: ## every fuzz target for FUZZ_SECONDS (18); every planted bug still applies
+fuzz-smoke: ## every fuzz target for FUZZ_SECONDS (12); every planted bug still applies
 	fuzz/planted.sh --apply
 	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
 	else for target in $(FUZZ_TARGETS); do \
@@ -172,7 +172,7 @@ fuzz-seeds: ## make the corpora again: seeds from the vectors, and what campaign
 	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
 	else fuzz/corpora.sh $(call these,$(FUZZ_TARGETS)); fi
 
-fuzz-coverage: ## lines of src that each target's corpus reaches, after FUZZ_SECONDS (18) more (T=one for one)
+fuzz-coverage: ## lines of src that each target's corpus reaches, after FUZZ_SECONDS (12) more (T=one for one)
 	@if ! command -v cargo-fuzz >/dev/null; then $(call skipped,cargo-fuzz is not installed (cargo install cargo-fuzz)); \
 	elif ! compgen -G "$$(rustc --print sysroot)/lib/rustlib/*/bin/llvm-cov" >/dev/null; then \
 	  $(call skipped,coverage of the fuzz targets: no llvm-cov of this rustc (rustup component add llvm-tools)); \
