@@ -24,7 +24,7 @@ skipped = echo "skipped: $(1)"
 commas = sed -E ':a; s/([0-9])([0-9]{3})($$|[^0-9])/\1,\2\3/; ta'
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: pure evidence evidence-record help demo demo-libcamera test check prop loom loom-mutants stress tsan faults soak soak-publish fuzz fuzz-smoke fuzz-planted fuzz-campaign fuzz-seeds fuzz-coverage oss-fuzz nopanic doc ci test-i686 msrv mutants coverage states bench bench-quick bench-smoke bench-publish
+.PHONY: help demo demo-libcamera test prop agree loom loom-mutants model stress faults soak soak-publish bench bench-quick bench-publish bench-smoke tsan miri asan check pure states msrv test-i686 fuzz fuzz-smoke fuzz-planted fuzz-campaign fuzz-seeds fuzz-coverage oss-fuzz nopanic symex symex-install evidence evidence-record doc mutants coverage ci
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -48,7 +48,6 @@ prop: ## property tests with CASES cases each (default 10000)
 	count=$$(grep -c 'property: ' "$$log"); cases=$$(sed -n 's/.*property: \([0-9]*\) cases.*/\1/p' "$$log" | sort -n | head -1); \
 	echo "evidence: prop: $$count properties, $$cases cases of each at least; $$(grep -c 'fuzz/corpus/' "$$log") files of the corpora replayed" | $(commas)
 
-.PHONY: agree
 agree: ## CASES (2000) scripts of each wire and the corpus: real sockets against the simulated ones; planted defects
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	CASES=$${CASES:-2000} cargo test --locked --manifest-path tests/agree/Cargo.toml -- --nocapture --test-threads=1 | tee "$$log" | grep -v fuzz/corpus; \
@@ -202,6 +201,13 @@ symex: ## the compiled control decoder executed symbolically, for every input of
 symex-install: ## angr, for make symex
 	python3 -m venv $(SYMEX)
 	$(SYMEX)/bin/pip install --quiet 'angr==9.2.*' 'bitstring<4.3' 'pycparser==3.0'
+
+evidence: ## why a promise should be believed: docs/EVIDENCE.md from what was recorded (P=P2: that promise with its tests)
+	@if ! command -v python3 >/dev/null; then $(call skipped,the table of evidence wants python3 (apt-get install python3)); \
+	else .ci/evidence $(if $(P),--why $(P)); fi
+
+evidence-record: ## run METHODS (of docs/evidence/methods.ini) and keep their figures: METHODS="model faults"
+	.ci/evidence --record $(METHODS)
 
 doc: ## the API's documentation
 	cargo doc --locked --no-deps --features arbitrary,broker,tokio
