@@ -64,7 +64,6 @@ loom: ## models of the outbox: every interleaving within three preemptions, all 
 loom-mutants: ## show each model a planted defect of the real code
 	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/loom loom-tests/mutants.sh
 
-.PHONY: model
 model: ## every state and input of the real machines, under a stated alphabet (DEPTH=n for longer scripts, MACHINES="packet" for some)
 	cargo run --locked --release --quiet --manifest-path proptests/Cargo.toml --example model -- $(if $(DEPTH),--depth $(DEPTH)) $(MACHINES)
 	@proptests/planted.sh
@@ -102,7 +101,6 @@ bench-smoke: ## each of the benchmark's rows runs, and what it says of figures i
 tsan: ## tests with threads, and stress with MESSAGES (1000000), under ThreadSanitizer; a planted race is reported first
 	.ci/tsan
 
-.PHONY: miri asan
 miri: ## the core on 64 and 32 bits and big-endian, the outbox's threads, properties (CASES=1), under Miri; planted defects first
 	.ci/miri
 
@@ -121,6 +119,8 @@ check: ## formats, lints, docs, the core for wasm, import direction, rules, publ
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --features arbitrary,broker,tokio
 	.ci/pure
 	.ci/protocol
+	@if command -v python3 >/dev/null; then .ci/evidence --cited; \
+	  else $(call skipped,whether each promise is cited by a test (apt-get install python3)); fi
 	.ci/crates
 	@if command -v python3 >/dev/null; then \
 	  RUSTC_BOOTSTRAP=1 cargo rustdoc --locked --lib --quiet --features $(FEATURES) -- -Zunstable-options --output-format json \
@@ -191,7 +191,6 @@ nopanic: ## prove at link time that the decoders cannot panic, nor the receiver'
 	  echo "evidence: nopanic: $$(wc -w <<<$$proved) functions cannot panic, proved at link time for arguments of any length:" $$proved
 
 SYMEX := $(CARGO_TARGET_DIR)/symex-venv
-.PHONY: symex symex-install
 symex: ## the compiled control decoder executed symbolically, for every input of up to BYTES (48)
 	@if ! $(SYMEX)/bin/python -c 'import angr' 2>/dev/null; then \
 	  $(call skipped,angr is not installed (make symex-install: half a gigabyte from PyPI into $(SYMEX))); \
