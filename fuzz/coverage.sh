@@ -23,7 +23,9 @@ for target in "$@"; do
       2>"$all.log" || { tail -40 "$all.log"; exit 1; }
   fi
   cargo fuzz coverage "$target" "fuzz/corpus/$target" "$found" >"$all.log" 2>&1 || { tail -40 "$all.log"; exit 1; }
-  program=$(find "$base" fuzz/target -path "*coverage/$host/release/$target" -type f 2>/dev/null | head -1)
+  # cargo-fuzz builds below its own folder, unless there is a CARGO_TARGET_DIR.
+  built=("$base"); [ ! -d fuzz/target ] || built+=(fuzz/target)
+  program=$(find "${built[@]}" -path "*coverage/$host/release/$target" -type f -print -quit)
   echo "== $target"
   "$tools/llvm-cov" export -summary-only -instr-profile="fuzz/coverage/$target/coverage.profdata" "$program" |
     .ci/fuzz-coverage "$PWD/src/"
