@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::grouped::grouped;
 use crate::memory::{INFALLIBLE, Place};
 
 /// Cases by scenario and call, and what failed.
@@ -63,17 +64,4 @@ impl Evidence {
             grouped(self.failed)
         );
     }
-}
-
-/// 1234567 is 1,234,567.
-fn grouped(number: u32) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

@@ -11,6 +11,9 @@ mod cases;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 mod evidence;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
+#[path = "../../tests/support/grouped.rs"]
+mod grouped;
+#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 mod handing;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 mod memory;

@@ -5,6 +5,9 @@
 //! `model [--depth N] [NAME...]`: scripts of up to N (4) inputs for the machines whose states have no
 //! end, N - 2 messages in a sender's queue; only the machines that are named.
 
+#[path = "../../tests/support/grouped.rs"]
+mod grouped;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -17,6 +20,7 @@ use fdpost_proptests::walk::receiver::alphabet::{Alphabet, DESCRIPTORS, LARGE, L
 use fdpost_proptests::walk::receiver::{Scope, Walk};
 use fdpost_proptests::walk::{Broken, Walked, keep_panics, scripts, sender, walk};
 use fdpost_proptests::wires::VhostUser;
+use grouped::grouped;
 
 fn main() -> ExitCode {
     let mut names: Vec<String> = std::env::args().skip(1).collect();
@@ -244,17 +248,4 @@ fn told(name: &str, broken: &Broken) -> String {
     let Broken { walked, script, said } = broken;
     let script = script.join("\n    ");
     format!("{name}: {said}, after {} states by the script\n    {script}", grouped(walked.states as u64))
-}
-
-/// With commas between thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::brokered;
 use crate::cast::{Director, Place};
 use crate::flat;
+use crate::grouped::grouped;
 use crate::part::WireName;
 use crate::picture::{self, Line};
 use crate::report::{Said, Sample, memory, open_in};
@@ -282,10 +283,10 @@ fn finish(score: &Score, book: &mut Book, lasting: &[Lasting]) -> ExitCode {
         lines.push(Line { name, seen: one.seen.clone(), idle });
     }
     for (total, count) in &book.totals {
-        println!("soak: {}: {total}", thousands(*count));
+        println!("soak: {}: {total}", grouped(*count));
     }
     for (rule, count) in &book.rules {
-        println!("soak: {}: {rule}", thousands(*count));
+        println!("soak: {}: {rule}", grouped(*count));
     }
     if let Some(path) = &score.svg {
         match picture::draw(path, &lines) {
@@ -294,8 +295,8 @@ fn finish(score: &Score, book: &mut Book, lasting: &[Lasting]) -> ExitCode {
         }
     }
     if book.failures.is_empty() {
-        let total = |name: &str| thousands(book.totals.get(name).copied().unwrap_or(0));
-        let violations = book.rules.values().sum();
+        let total = |name: &str| grouped(book.totals.get(name).copied().unwrap_or(0));
+        let violations: u64 = book.rules.values().sum();
         println!(
             "evidence: soak: {} minutes, 8 channels and a broker: {} messages, {} bytes, {} descriptors, {} calls answered, \
              {} hand-overs; {} violations of {} rules; {} kills, {} halts; memory flat, descriptors as before",
@@ -305,7 +306,7 @@ fn finish(score: &Score, book: &mut Book, lasting: &[Lasting]) -> ExitCode {
             total("descriptors"),
             total("calls answered"),
             total("broker hand-overs"),
-            thousands(violations),
+            grouped(violations),
             book.rules.len(),
             total("kills"),
             total("halts"),
@@ -317,16 +318,4 @@ fn finish(score: &Score, book: &mut Book, lasting: &[Lasting]) -> ExitCode {
     }
     println!("soak: seed {}", score.seed);
     ExitCode::FAILURE
-}
-
-fn thousands(count: u64) -> String {
-    let digits = count.to_string();
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

@@ -16,6 +16,8 @@ mod cast;
 mod conductor;
 mod content;
 mod flat;
+#[path = "../../../tests/support/grouped.rs"]
+mod grouped;
 mod part;
 mod peer;
 mod picture;
