@@ -42,11 +42,12 @@ test: ## unit, integration, doc and property tests, and the corpus replayed, sim
 	cargo test --locked --manifest-path proptests/Cargo.toml
 	cargo test --locked --manifest-path tests/agree/Cargo.toml
 
-prop: ## property tests with CASES cases each (default 10000)
+prop: ## property tests with CASES cases each (default 10000); planted defects are refused
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	PROPTEST_CASES=$${CASES:-10000} cargo test --locked --release --manifest-path proptests/Cargo.toml -- --nocapture --test-threads=1 | tee "$$log"; \
 	count=$$(grep -c 'property: ' "$$log"); cases=$$(sed -n 's/.*property: \([0-9]*\) cases.*/\1/p' "$$log" | sort -n | head -1); \
 	echo "evidence: prop: $$count properties, $$cases cases of each at least; $$(grep -c 'fuzz/corpus/' "$$log") files of the corpora replayed" | $(commas)
+	@proptests/planted-properties.sh
 
 agree: ## CASES (2000) scripts of each wire and the corpus: real sockets against the simulated ones; planted defects
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
@@ -101,7 +102,7 @@ bench-smoke: ## each of the benchmark's rows runs, and what it says of figures i
 tsan: ## tests with threads, and stress with MESSAGES (1000000), under ThreadSanitizer; a planted race is reported first
 	.ci/tsan
 
-miri: ## the core on 64 and 32 bits and big-endian, the outbox's threads, properties (CASES=1), under Miri; planted defects first
+miri: ## the core on 64 and 32 bits and big-endian, the outbox's threads, properties (CASES=4), under Miri; planted defects first
 	.ci/miri
 
 asan: ## tests, played scripts and properties under AddressSanitizer and LeakSanitizer; planted defects first
