@@ -24,7 +24,7 @@ skipped = echo "skipped: $(1)"
 commas = sed -E ':a; s/([0-9])([0-9]{3})($$|[^0-9])/\1,\2\3/; ta'
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: help demo demo-libcamera test prop agree loom loom-mutants model stress faults soak soak-publish bench bench-quick bench-publish bench-smoke tsan miri asan check pure states msrv test-i686 fuzz fuzz-smoke fuzz-planted fuzz-campaign fuzz-seeds fuzz-coverage oss-fuzz nopanic symex symex-install evidence evidence-record doc mutants coverage ci
+.PHONY: help demo demo-libcamera test prop agree loom loom-mutants model stress stress-planted faults soak soak-publish bench bench-quick bench-publish bench-smoke tsan miri asan check pure states msrv test-i686 fuzz fuzz-smoke fuzz-planted fuzz-campaign fuzz-seeds fuzz-coverage oss-fuzz nopanic symex symex-install evidence evidence-record doc mutants coverage ci
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -72,6 +72,9 @@ model: ## every state and input of the real machines, under a stated alphabet (D
 stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten with a descriptor
 	@cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000} | \
 	  sed 'p; s/^\([0-9].*\); .*/evidence: stress: \1/; t; d' | $(commas)
+
+stress-planted: ## show `make stress` five planted defects
+	@examples/stress/planted.sh
 
 faults: ## each system call fails, at every time and with every error, and each allocation; planted defects are noticed (SCENARIO="packet right statx" for some)
 	cargo build --locked --quiet --features cli,tokio --bin fdpost --example broker --example faults

@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
 # That `make prop` can fail: each patch is a defect, put into a copy of the code, and the property that
-# is named beside it has to refuse it, in as many cases as an ordinary `make test` tries.
+# is named beside it has to refuse it, in as many cases as `make prop` tries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Where `make test` builds: all but the two packages of the copy is there already.
+# Where `make prop` builds: all but the two packages of the copy is there already.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} RUST_BACKTRACE=0
-# What proptest finds is no regression of ours.
-unset PROPTEST_CASES
-export PROPTEST_FAILURE_PERSISTENCE=off
+export PROPTEST_CASES=${CASES:-10000}
 copy=$CARGO_TARGET_DIR/planted-properties
 
 . .ci/planting
@@ -19,7 +17,7 @@ while read -r patch tests property promise; do
   refresh "${parts[@]}"
   plant "$patch"
   what=$(sed -n 2p "$patch")
-  run=(cargo test --locked --quiet --manifest-path "$copy/proptests/Cargo.toml" --test "$tests")
+  run=(cargo test --locked --release --quiet --manifest-path "$copy/proptests/Cargo.toml" --test "$tests")
   "${run[@]}" --no-run
   # A property that is not there is no defect that it noticed.
   "${run[@]}" -- --list --exact "$property" | grep -q "^$property: test"

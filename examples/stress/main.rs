@@ -30,16 +30,36 @@ fn open() -> std::io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count())
 }
 
+/// Every message says who sent it and which of his it is. Where one is wrong the channel is dropped, so
+/// that those who wait for room learn of it.
+fn hear(mut theirs: Channel<Packet>, next: &mut [u64], messages: u64) -> Result<Channel<Packet>, Failure> {
+    let mut message = Message::default();
+    for _ in 0..messages {
+        theirs.receive_into(&mut message, Deadline::NEVER)?;
+        let (who, number) = message.payload().split_at_checked(8).ok_or("a message too short")?;
+        let [who, number] = [u64::from_le_bytes(who.try_into()?), u64::from_le_bytes(number.try_into()?)];
+        let expected = next.get_mut(usize::try_from(who)?).ok_or("a message from nobody")?;
+        if number != *expected || message.descriptor_count() != usize::from(number % 10 == 0) {
+            let count = message.descriptor_count();
+            return Err(
+                format!("{number} of {who} with {count} descriptors, where {expected} was due").into()
+            );
+        }
+        *expected += 1;
+    }
+    Ok(theirs)
+}
+
 fn run(threads: u64, messages: u64) -> Result<(), Failure> {
     let device = std::fs::File::open("/dev/null")?;
     let before = open()?;
     let (ours, theirs) = Channel::<Packet>::pair(Limits::new())?;
-    let mut theirs = Channel::<Packet>::from_fd(theirs, Limits::new().descriptors(1))?;
+    let theirs = Channel::<Packet>::from_fd(theirs, Limits::new().descriptors(1))?;
     let (sending, receiving) = ours.split();
     let device = device.as_fd();
     let begin = Instant::now();
     let mut next = vec![0_u64; usize::try_from(threads)?];
-    thread::scope(|scope| -> Result<(), Failure> {
+    let mut theirs = thread::scope(|scope| -> Result<_, Failure> {
         let senders: Vec<_> = (0..threads)
             .map(|who| {
                 let sending = sending.clone();
@@ -55,21 +75,9 @@ fn run(threads: u64, messages: u64) -> Result<(), Failure> {
                 })
             })
             .collect();
-        let mut message = Message::default();
-        for _ in 0..messages / threads * threads {
-            theirs.receive_into(&mut message, Deadline::NEVER)?;
-            let (who, number) = message.payload().split_at(8);
-            let [who, number] = [u64::from_le_bytes(who.try_into()?), u64::from_le_bytes(number.try_into()?)];
-            let expected = next.get_mut(usize::try_from(who)?).ok_or("a message from nobody")?;
-            if number != *expected || message.descriptor_count() != usize::from(number % 10 == 0) {
-                let count = message.descriptor_count();
-                return Err(
-                    format!("{number} of {who} with {count} descriptors, where {expected} was due").into()
-                );
-            }
-            *expected += 1;
-        }
-        senders.into_iter().try_for_each(|sender| sender.join().map_err(|_| "a sender panicked")?)
+        let theirs = hear(theirs, &mut next, messages / threads * threads)?;
+        senders.into_iter().try_for_each(|sender| sender.join().map_err(|_| "a sender panicked")?)?;
+        Ok(theirs)
     })?;
     let (sent, lost) = (sending.sent(), sending.lost());
     drop((sending, receiving));
