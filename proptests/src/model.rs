@@ -93,6 +93,8 @@ struct Model {
 pub struct Half {
     pub begun: Duration,
     pub moved: Duration,
+    /// Bytes read since it was found overdue, until nothing was there.
+    pub late: u64,
     pub parts: Vec<Vec<u8>>,
     pub head: Head,
     pub size: usize,
@@ -108,7 +110,10 @@ impl Model {
                 self.inputs.push(Input::Overdue);
                 return over;
             }
-            Event::Block(_) => return Ok(()),
+            Event::Block(_) => {
+                self.half.iter_mut().for_each(|half| half.late = 0);
+                return Ok(());
+            }
             Event::Read(read) => read,
         };
         // Room is for one more than may come. What several frames share may be 16 (PROTOCOL.md).
@@ -244,12 +249,13 @@ impl Model {
         Some((half.begun + self.limits.assembly_timeout + extra).max(half.moved))
     }
 
-    /// ST-15: who reads late gives the bytes read their time at the minimum rate.
+    /// ST-15: who reads late gives the bytes that were there their time at the minimum rate.
     fn late(&mut self, read: &Read) {
-        if self.deadline().is_some_and(|due| read.at >= due) {
-            let micros = read.bytes.len() as u64 * 1_000_000 / u64::from(self.limits.minimum_rate);
-            self.half.as_mut().unwrap().moved = read.at + Duration::from_micros(micros);
-        }
+        let overdue = self.deadline().is_some_and(|due| read.at >= due);
+        let Some(half) = self.half.as_mut().filter(|half| overdue || half.late > 0) else { return };
+        half.late += read.bytes.len() as u64;
+        half.moved =
+            read.at + Duration::from_micros(half.late * 1_000_000 / u64::from(self.limits.minimum_rate));
     }
 
     fn packet(&mut self, read: &Read, mut pool: Vec<u64>, cut: bool) -> Result<(), &'static str> {

@@ -33,6 +33,8 @@ pub(super) struct Assembly<P: Profile, F> {
     pub(super) begun: Duration,
     /// What a late reader found there to be read moves the deadline to here.
     moved: Duration,
+    /// Bytes read since the message was found overdue; 0 once nothing was left to be read.
+    late: u64,
 }
 
 impl<P: Profile, F> Assembly<P, F> {
@@ -51,6 +53,7 @@ impl<P: Profile, F> Assembly<P, F> {
             continued: false,
             begun: Duration::ZERO,
             moved: Duration::ZERO,
+            late: 0,
         }
     }
 
@@ -79,10 +82,18 @@ impl<P: Profile, F> Assembly<P, F> {
         self.begun.saturating_add(limits.patience(bytes)).max(self.moved)
     }
 
-    /// `bytes` of a stream were read at `now`, when the message was overdue: who reads late must
-    /// not blame a peer that keeps the rate (ST-15).
-    pub(super) fn read_late(&mut self, now: Duration, bytes: usize, limits: &Limits) {
-        self.moved = now.saturating_add(limits.at_minimum_rate(bytes as u64));
+    /// `bytes` of a stream were read at `now`: who reads late must not blame a peer that keeps the
+    /// rate (ST-15). All that is there counts, in however many reads it comes.
+    pub(super) fn read(&mut self, now: Duration, bytes: usize, limits: &Limits) {
+        if self.late > 0 || now >= self.deadline(limits) {
+            self.late = self.late.saturating_add(bytes as u64);
+            self.moved = now.saturating_add(limits.at_minimum_rate(self.late));
+        }
+    }
+
+    /// Nothing is left to be read: the reader is not late any more.
+    pub(super) fn caught_up(&mut self) {
+        self.late = 0;
     }
 
     /// Adds bytes of the part. Fails before it took any.
@@ -185,6 +196,7 @@ impl<P: Profile, F> Assembly<P, F> {
         self.named = P::FIRST.bytes.into();
         self.continued = false;
         self.moved = Duration::ZERO;
+        self.late = 0;
     }
 }
 

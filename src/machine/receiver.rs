@@ -218,8 +218,9 @@ impl<P: Profile, F> Receiver<P, F> {
         self.at = Position::default();
         self.arrived = now;
         if filled > 0 {
-            if matches!(P::FRAMING, Framing::Stream { .. }) {
-                self.move_deadline(now);
+            if matches!(P::FRAMING, Framing::Stream { .. }) && self.deadline().is_some() {
+                let bytes = self.hunks.get(self.next).map_or(0, Hunk::stored);
+                self.assembly.read(now, bytes, &self.limits);
             }
             return;
         }
@@ -228,15 +229,8 @@ impl<P: Profile, F> Receiver<P, F> {
         if self.deadline().is_some_and(|deadline| now >= deadline) {
             self.transition(Input::Overdue);
         }
+        self.assembly.caught_up();
         self.release();
-    }
-
-    /// What is read at or after the deadline moves it (ST-15).
-    fn move_deadline(&mut self, now: Duration) {
-        if self.deadline().is_some_and(|deadline| now >= deadline) {
-            let bytes = self.hunks.get(self.next).map_or(0, Hunk::stored);
-            self.assembly.read_late(now, bytes, &self.limits);
-        }
     }
 
     /// Runs `input` through the table and does what only the machine can do about it.

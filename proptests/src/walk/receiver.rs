@@ -368,7 +368,8 @@ impl<P: Profile> Machine for Walk<'_, P> {
                 (part.len(), if place == 1 { &[][..] } else { part.as_slice() })
             });
             let frames: Vec<_> = frames.collect();
-            let times = ((self.now - half.begun).min(patience), half.moved.saturating_sub(self.now));
+            let times =
+                ((self.now - half.begun).min(patience), half.moved.saturating_sub(self.now), half.late);
             format!("{frames:?} {} {times:?}", half.descriptors.len())
         });
         let (fault, held) = (self.rx.fault(), self.rx.held());

@@ -243,3 +243,55 @@ fn nothing_is_refused_behind_the_end() {
     receiver.refuse(&mut message, Fault::Violation(Violation::EmptyMessage));
     assert_eq!((message.descriptor_count(), receiver.fault(), receiver.state()), (0, None, State::Ended));
 }
+
+#[test] // P5, ST-15: a campaign of the fuzz target found that only the first of several late reads counted
+fn what_is_there_to_be_read_late_counts_in_however_many_reads_it_comes() {
+    let limits = LIMITS.assembly_timeout(Duration::from_secs(1)).minimum_rate(1000);
+    let deadline = |reads: &[usize]| {
+        let mut receiver = Receiver::<Stream, i32>::new(limits).unwrap();
+        read(&mut receiver, &stream(4000, 0), &[]);
+        assert!(receiver.poll().unwrap().is_none());
+        assert!(receiver.windows().unwrap().is_some());
+        receiver.handle(Duration::ZERO, 0);
+        let late = receiver.deadline().unwrap() + Duration::from_secs(1);
+        for bytes in reads {
+            receiver.windows().unwrap().unwrap()[0].fill(&vec![b'x'; *bytes], []);
+            receiver.handle(late, 1);
+            assert!(receiver.poll().unwrap().is_none());
+        }
+        assert!(receiver.windows().unwrap().is_some());
+        receiver.handle(late, 0);
+        receiver.deadline().unwrap() - late
+    };
+    for reads in [&[600][..], &[9, 591], &[1, 1, 598], &[300, 300]] {
+        assert_eq!(deadline(reads), Duration::from_millis(600), "{reads:?}");
+    }
+}
+
+#[test] // P5, ST-15
+fn who_has_caught_up_is_late_no_more() {
+    let limits = LIMITS.assembly_timeout(Duration::from_secs(1)).minimum_rate(1000);
+    let mut receiver = Receiver::<Stream, i32>::new(limits).unwrap();
+    read(&mut receiver, &stream(4000, 0), &[]);
+    assert!(receiver.poll().unwrap().is_none());
+    let mut now = receiver.deadline().unwrap();
+    for _ in 0..3 {
+        receiver.windows().unwrap().unwrap()[0].fill(&[b'x'; 100], []);
+        receiver.handle(now, 1);
+        assert!(receiver.poll().unwrap().is_none() && receiver.windows().unwrap().is_some());
+        receiver.handle(now, 0);
+        // Each time what came, not what came the times before.
+        assert_eq!(receiver.deadline().unwrap() - now, Duration::from_millis(100));
+        // What is read in time moves nothing.
+        receiver.windows().unwrap().unwrap()[0].fill(&[b'x'; 50], []);
+        receiver.handle(now, 1);
+        assert!(receiver.poll().unwrap().is_none() && receiver.windows().unwrap().is_some());
+        receiver.handle(now, 0);
+        assert_eq!(receiver.deadline().unwrap() - now, Duration::from_millis(100));
+        now = receiver.deadline().unwrap();
+    }
+    let missing = Violation::PayloadMissing { expected: 4000, received: 450 };
+    assert!(receiver.windows().unwrap().is_some());
+    receiver.handle(now, 0);
+    assert_eq!(receiver.poll().unwrap_err(), Fault::Violation(missing));
+}
