@@ -77,6 +77,11 @@ fn receiver(directory: &Path, vectors: &Value) {
     let (header, five) = ([&4_u32.to_ne_bytes()[..], &[0; 4]].concat(), [7; 5]);
     let cut = Script { payload: 4, steps: vec![raw(&header), raw(&five)], ..listener(0, 0) };
     write(directory, "libcamera-payload-truncated", &cut.to_bytes());
+    // The byte that carries a stream's descriptors is another one than it must be.
+    let header = [&[7; 4][..], &1_u32.to_ne_bytes(), &[1, 0, 0, 0]].concat();
+    let steps = vec![raw(&header), raw(b"x"), Step::Raw(vec![0x78], 1, 0)];
+    let another = Script { steps, ..listener(2, 0) };
+    write(directory, "stream-marker", &another.to_bytes());
     for wire in 0..4 {
         let name = ["libcamera", "packet", "stream", "vhost-user"][usize::from(wire)];
         for corruption in 0..=16 {
