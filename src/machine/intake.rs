@@ -59,7 +59,7 @@ pub(super) fn step<P: Profile, F>(
         }
         let in_place = if hunk.in_place { hunk.stored() } else { 0 };
         hunk.come_home(&mut assembly.payload);
-        *at = Position { entered: true, offset: hunk.from, in_place, ..Position::default() };
+        *at = Position { entered: true, in_place, ..Position::default() };
         if matches!(P::FRAMING, Framing::PartPerDatagram) {
             return datagram(hunk, at, assembly, limits);
         }
