@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# That `make model` can fail: each of some patches of fuzz/planted, a bug that others had, is put into
-# a copy of the code, and the walk of the machine that it is in has to break. Prints what broke.
+# That `make model` can fail: each patch, a bug that others had or a promise broken on purpose, is put
+# into a copy of the code, and the walk of the machine that it is in has to break. Prints what broke.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # Where `make test` builds: all but the two packages of the copy is there already.
@@ -12,8 +12,7 @@ parts=(src tests/support proptests Cargo.toml Cargo.lock)
 
 missed=0
 # PATCH MACHINE PROMISE, and what the walk has to say.
-while read -r name machine promise words; do
-  patch=$(compgen -G "fuzz/planted/$name-*.patch")
+while read -r patch machine promise words; do
   refresh "${parts[@]}"
   plant "$patch"
   what=$(sed -n 2p "$patch")
@@ -28,11 +27,13 @@ while read -r name machine promise words; do
     missed=1
   fi
 done <<'END'
-03 libcamera P1 P1: the verdict
-02 libcamera P2 P1: the verdict
-07 stream P4 right: "payload-too-large"
-09 stream P5 P1: the verdict
-08 senders P6 what is to be sent
+fuzz/planted/03-zero-length-datagram.patch libcamera P1 P1: the verdict
+fuzz/planted/02-leak-on-truncation.patch libcamera P2 P1: the verdict
+proptests/planted/violation-forgotten.patch packet P3 P3
+fuzz/planted/07-size-believed.patch stream P4 right: "payload-too-large"
+fuzz/planted/09-deadline-never-fires.patch stream P5 P1: the verdict
+fuzz/planted/08-dropped-remainder.patch senders P6 what is to be sent
+proptests/planted/descriptor-unasked.patch libcamera P9 P1: the verdict
 END
 refresh "${parts[@]}"
 exit "$missed"
