@@ -9,7 +9,7 @@
 # the same run; a sanitizer would look for memory. SANITIZER=address has it all the same.
 #
 #   fuzz/planted.sh [NAME...]     only patches whose names begin so
-#   fuzz/planted.sh --apply       only whether every patch still applies
+#   fuzz/planted.sh --apply       only whether every patch still applies, other methods' too
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${RUNS:-1} limit=${LIMIT:-60}
@@ -18,7 +18,7 @@ copy=$base/copy
 
 . .ci/planting
 if [ "${1:-}" = --apply ]; then
-  for patch in fuzz/planted/*.patch; do
+  for patch in {fuzz,proptests,tests/agree,examples/*}/planted/*.patch; do
     patch --dry-run --force --silent -p1 <"$patch" || { echo "$patch does not apply any more"; exit 1; }
   done
   exit 0

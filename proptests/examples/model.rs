@@ -18,7 +18,7 @@ use fdpost::{Libcamera, Limits, Packet, Profile, Stream};
 use fdpost_proptests::log::Wire;
 use fdpost_proptests::walk::receiver::alphabet::{Alphabet, DESCRIPTORS, LARGE, LARGE_PACKET, PAYLOAD};
 use fdpost_proptests::walk::receiver::{Scope, Walk};
-use fdpost_proptests::walk::{Broken, Walked, keep_panics, scripts, sender, walk};
+use fdpost_proptests::walk::{Broken, Walked, keep_panics, policies, scripts, sender, walk};
 use fdpost_proptests::wires::VhostUser;
 use grouped::grouped;
 
@@ -60,12 +60,18 @@ fn main() -> ExitCode {
 
 type Run = fn(usize) -> Result<String, String>;
 
-const MACHINES: [(&str, Run); 9] = [
+const MACHINES: [(&str, Run); 10] = [
     ("libcamera", libcamera),
     ("packet", packet),
     ("stream", stream),
     ("vhost-user", vhost_user),
     ("senders", senders),
+    ("policies", |_| {
+        Ok(format!(
+            "all {} judgements of a demand and what came",
+            grouped(broken(policies::policies())?.steps)
+        ))
+    }),
     ("calls", calls),
     ("broker", registry),
     ("send_fd", |depth| Ok(all("byte strings", &broken(scripts::two_bytes(depth + 5))?))),

@@ -6,6 +6,7 @@
 //! says in a comment why what its key leaves out cannot matter; a key may well tell apart what is the
 //! same, which costs time and proves no less.
 
+pub mod policies;
 pub mod receiver;
 pub mod scripts;
 pub mod sender;
