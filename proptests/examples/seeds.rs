@@ -82,6 +82,9 @@ fn receiver(directory: &Path, vectors: &Value) {
     let steps = vec![raw(&header), raw(b"x"), Step::Raw(vec![0x78], 1, 0)];
     let another = Script { steps, ..listener(2, 0) };
     write(directory, "stream-marker", &another.to_bytes());
+    let frame = Spec { size: 1, corruption: 255, joined: 255, ..Spec::default() };
+    let frames = Script { steps: vec![Step::Say(frame)], ..listener(1, 0) };
+    write(directory, "packet-too-many-frames", &frames.to_bytes());
     for wire in 0..4 {
         let name = ["libcamera", "packet", "stream", "vhost-user"][usize::from(wire)];
         for corruption in 0..=16 {
