@@ -203,18 +203,27 @@ fn senders(depth: usize) -> Result<String, String> {
     Ok(format!("{states} states, {steps} steps over 4 wires, {queue} messages in the queue"))
 }
 
-/// Calls over each wire that has them.
+/// Calls over each wire that has them: to the end, and every script of an alphabet with fewer bounds.
 fn calls(depth: usize) -> Result<String, String> {
+    let closed = broken(fdpost_proptests::calls::closed())?;
+    tell("calls", &closed);
     let mut sum = Walked { depth, ..Walked::default() };
     for wire in 0..3 {
         let walked = broken(scripts::calls(wire, depth))?;
         (sum.states, sum.steps) = (sum.states + walked.states, sum.steps + walked.steps);
     }
-    Ok(all("scripts over 3 wires", &sum))
+    Ok(format!("{} over 3 wires and 2 roles; {}", to_the_end(&closed), all("scripts", &sum)))
 }
 
 fn registry(depth: usize) -> Result<String, String> {
-    Ok(all("scripts", &broken(scripts::registry(depth))?))
+    let closed = broken(fdpost_proptests::broker::closed())?;
+    tell("broker", &closed);
+    Ok(format!("{}; {}", to_the_end(&closed), all("scripts", &broken(scripts::registry(depth))?)))
+}
+
+fn to_the_end(walked: &Walked) -> String {
+    assert!(walked.closed, "nothing bounds this walk");
+    format!("{} states, {} steps", grouped(walked.states as u64), grouped(walked.steps))
 }
 
 fn broken(walked: Result<Walked, Box<Broken>>) -> Result<Walked, String> {

@@ -1,5 +1,6 @@
 //! What must hold of a broker's judgement and of its messages.
 
+mod closed;
 mod codec;
 mod model;
 
@@ -12,6 +13,7 @@ use fdpost::{Head, Refusal};
 
 use crate::reach::note;
 use crate::token::{Ledger, Token};
+pub use closed::closed;
 use model::{Effect, Fates, Model, Said};
 
 /// Any bytes, as a [`Script`] and as messages: what the fuzz target `broker` and the corpus call.
@@ -96,31 +98,12 @@ impl Spec {
 /// Runs the script on the registry and on the model, and compares all that they do (P1, P2, P4).
 /// How many requests were granted.
 pub fn check(script: &Script) -> usize {
-    let [connections, user_connections, names, user_names] = script.quotas.map(|it| u32::from(it % 8) + 1);
-    let patience = Duration::from_secs(10);
-    let quotas =
-        Quotas::new().connections(connections, user_connections).names(names, user_names).patience(patience);
-    let mut play = Play {
-        ledger: Ledger::default(),
-        ends: 0,
-        granted: 0,
-        registry: Registry::new(quotas).expect("quotas above 0"),
-        model: Model::new(quotas),
-        ids: Vec::new(),
-        now: Duration::ZERO,
-        fates: Fates::new(&script.fates),
-        forbidden: None,
-    };
+    let mut play = Play::new(script.quotas, &script.fates);
     for (step, number) in script.steps.iter().take(200).zip(1..) {
         play.step(step, number);
         play.compare();
     }
-    for party in 0..play.ids.len() {
-        play.registry.gone(play.ids[party]);
-        play.model.gone(party);
-    }
-    assert_eq!(play.registry.counts(), (0, 0), "everybody left");
-    assert_eq!(play.ledger.count(), 0, "an end outlived its messages");
+    play.ends();
     play.granted
 }
 
@@ -137,6 +120,34 @@ struct Play {
 }
 
 impl Play {
+    fn new(quotas: [u8; 4], fates: &[u8]) -> Self {
+        let [connections, user_connections, names, user_names] = quotas.map(|it| u32::from(it % 8) + 1);
+        let patience = Duration::from_secs(10);
+        let quotas = Quotas::new()
+            .connections(connections, user_connections)
+            .names(names, user_names)
+            .patience(patience);
+        Self {
+            ledger: Ledger::default(),
+            ends: 0,
+            granted: 0,
+            registry: Registry::new(quotas).expect("quotas above 0"),
+            model: Model::new(quotas),
+            ids: Vec::new(),
+            now: Duration::ZERO,
+            fates: Fates::new(fates),
+            forbidden: None,
+        }
+    }
+
+    fn ends(&mut self) {
+        for party in 0..self.ids.len() {
+            self.gone(party);
+        }
+        assert_eq!(self.registry.counts(), (0, 0), "everybody left");
+        assert_eq!(self.ledger.count(), 0, "an end outlived its messages");
+    }
+
     /// The party that a step means, if anybody ever came.
     fn party(&self, party: u8) -> Option<usize> {
         usize::from(party).checked_rem(self.ids.len())

@@ -1,5 +1,6 @@
 //! What must hold of calls, whatever the peer answers, in whatever order, and when.
 
+mod closed;
 mod model;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use fdpost::{Exhausted, Fault, Head, Libcamera, Misuse, Packet, Stream, Violatio
 use crate::log::Wire;
 use crate::reach::note;
 use crate::token::{Ledger, Token};
+pub use closed::closed;
 use model::{Came, Judged, Model, Out};
 
 /// Descriptors that this side accepts with one message.
@@ -106,17 +108,7 @@ struct Side<P> {
 }
 
 fn run<P: Correlate>(plan: &Plan, wire: Wire) -> &'static str {
-    let role = if plan.answers { Role::Answerer } else { Role::Caller };
-    let most = plan.most % 9;
-    let mut side = Side::<P> {
-        core: PendingCalls::new(role, most.into()),
-        model: Model::new(wire, plan.answers, most.into()),
-        ledger: Ledger::default(),
-        issued: 0,
-        now: 0,
-        made: Vec::new(),
-        requests: Vec::new(),
-    };
+    let mut side = Side::<P>::new(wire, plan.answers, plan.most % 9);
     let mut broken = None;
     for op in &plan.ops {
         broken = side.step(*op);
@@ -125,17 +117,34 @@ fn run<P: Correlate>(plan: &Plan, wire: Wire) -> &'static str {
             break;
         }
     }
-    // CA-13: whatever waits is told, once.
-    let waiting = side.model.waiting();
-    let told: Vec<u32> = std::iter::from_fn(|| side.core.abandon()).map(CallId::get).collect();
-    assert_eq!(told, waiting);
-    assert_eq!((side.core.abandon(), side.core.deadline()), (None, None));
-    assert_eq!((side.core.counters().pending, side.core.counters().given_up), (0, 0));
-    assert_eq!(side.ledger.count(), 0, "descriptors are still owned: {:?}", side.ledger.live());
+    side.ends();
     broken.unwrap_or("more")
 }
 
 impl<P: Correlate> Side<P> {
+    fn new(wire: Wire, answers: bool, most: u8) -> Self {
+        let role = if answers { Role::Answerer } else { Role::Caller };
+        Self {
+            core: PendingCalls::new(role, most.into()),
+            model: Model::new(wire, answers, most.into()),
+            ledger: Ledger::default(),
+            issued: 0,
+            now: 0,
+            made: Vec::new(),
+            requests: Vec::new(),
+        }
+    }
+
+    /// CA-13: whatever waits is told, once.
+    fn ends(&mut self) {
+        let waiting = self.model.waiting();
+        let told: Vec<u32> = std::iter::from_fn(|| self.core.abandon()).map(CallId::get).collect();
+        assert_eq!(told, waiting);
+        assert_eq!((self.core.abandon(), self.core.deadline()), (None, None));
+        assert_eq!((self.core.counters().pending, self.core.counters().given_up), (0, 0));
+        assert_eq!(self.ledger.count(), 0, "descriptors are still owned: {:?}", self.ledger.live());
+    }
+
     fn step(&mut self, op: Op) -> Option<&'static str> {
         match op {
             Op::Start(content) => self.start(content),

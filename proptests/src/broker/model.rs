@@ -195,6 +195,27 @@ impl Model {
         self.here().find(|(_, party)| late(party)).map(|(index, _)| index)
     }
 
+    /// The parties that are here, by their numbers.
+    pub fn present(&self) -> Vec<usize> {
+        self.here().map(|(party, _)| party).collect()
+    }
+
+    /// All that is known, with what the walk says it leaves out.
+    pub fn key(&self, now: Duration) -> String {
+        let parties: Vec<_> = self
+            .here()
+            .map(|(number, party)| {
+                let full = party.full_since.map(|since| (now - since).min(self.quotas.patience));
+                let services = self.services.iter().filter(|service| service.party == number);
+                let mut names: Vec<_> =
+                    services.map(|one| (&one.name, &one.wire, one.accepts, one.audience)).collect();
+                names.sort();
+                (party.who.uid, party.who.gid, full, names)
+            })
+            .collect();
+        format!("{parties:?}")
+    }
+
     /// All that is done about one message.
     pub fn request(&mut self, from: usize, said: &Said<'_>, fates: &mut Fates) -> Vec<Effect> {
         if !self.parties[from].here {
