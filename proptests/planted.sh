@@ -33,6 +33,9 @@ proptests/planted/violation-forgotten.patch packet P3 P3
 fuzz/planted/07-size-believed.patch stream P4 right: "payload-too-large"
 fuzz/planted/09-deadline-never-fires.patch stream P5 P1: the verdict
 fuzz/planted/08-dropped-remainder.patch senders P6 what is to be sent
+proptests/planted/length-indexed-with.patch packet P8 out of range
+proptests/planted/deadline-of-nobody.patch calls P5 left: Some
+proptests/planted/name-counted-for-ever.patch broker P4 left
 proptests/planted/descriptor-unasked.patch libcamera P9 P1: the verdict
 proptests/planted/size-without-its-seal.patch policies P9 P9
 END
