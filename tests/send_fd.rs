@@ -358,3 +358,21 @@ fn a_long_text_goes_in_pieces() {
     drop((ours, sender.join().unwrap().unwrap()));
     ledger.close();
 }
+
+#[test] // P3
+fn what_is_queued_behind_a_violation_is_no_message() {
+    let ledger = Ledger::open();
+    for kind in TYPES {
+        let (ours, theirs) = pair(kind);
+        // A text beyond the limit; on a stream its rest would begin the next message.
+        raw_send(&theirs, b"too long\0\x01", &[]);
+        raw_send(&theirs, b"text\0\x01", &[]);
+        raw_send(&theirs, b"\0\0", &files(1));
+        let refused = receive_fd_within(&ours, &Limits::new().payload(4), soon()).unwrap_err();
+        assert!(matches!(refused, Error::Violation(_)), "{kind:?}: {refused:?}");
+        for _ in 0..3 {
+            assert!(receive_fd(&ours, after(10)).is_err(), "{kind:?}");
+        }
+    }
+    ledger.close();
+}

@@ -109,15 +109,18 @@ fn receive_fd_judged(
         Ok(reply)
     });
     match answer {
-        Err(Error::Violation(_)) => socket::shut(socket),
-        // The rest of the message must not be taken for another one.
-        Err(_) if reading.is_torn() => {
-            socket::shut(socket);
-            sys::discard(socket);
-        }
+        // A shutdown leaves what is queued to be read: neither what comes behind a violation nor the
+        // rest of a message may be taken for another one (P3).
+        Err(Error::Violation(_)) => end(socket),
+        Err(_) if reading.is_torn() => end(socket),
         _ => {}
     }
     answer
+}
+
+fn end(socket: BorrowedFd<'_>) {
+    socket::shut(socket);
+    sys::discard(socket);
 }
 
 /// Receives on a datagram socket bound at a path, to which anybody may send: one datagram is one
