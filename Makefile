@@ -24,7 +24,7 @@ skipped = echo "skipped: $(1)"
 commas = sed -E ':a; s/([0-9])([0-9]{3})($$|[^0-9])/\1,\2\3/; ta'
 has_target = rustc --print target-libdir --target $(1) 2>/dev/null | xargs -r test -d
 
-.PHONY: help demo demo-libcamera test prop agree loom loom-mutants model stress stress-planted faults soak soak-publish bench bench-quick bench-publish bench-smoke tsan miri asan check pure states msrv test-i686 fuzz fuzz-smoke fuzz-planted fuzz-campaign fuzz-seeds fuzz-coverage oss-fuzz nopanic symex symex-install evidence evidence-record doc mutants coverage ci
+.PHONY: help demo demo-libcamera test prop agree loom loom-mutants model model-quick stress stress-planted faults soak soak-publish bench bench-quick bench-publish bench-smoke tsan miri asan check pure states msrv test-i686 fuzz fuzz-smoke fuzz-planted fuzz-campaign fuzz-seeds fuzz-coverage oss-fuzz nopanic symex symex-install evidence evidence-record doc mutants coverage ci
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ loom-mutants: ## show each model a planted defect of the real code
 model: ## every state and input of the real machines, under a stated alphabet (DEPTH=n for longer scripts, MACHINES="packet" for some)
 	cargo run --locked --release --quiet --manifest-path proptests/Cargo.toml --example model -- $(if $(DEPTH),--depth $(DEPTH)) $(MACHINES)
 	@proptests/planted.sh
+
+model-quick: ## as model, without the two wires of streams, which take minutes, and without planted defects
+	cargo run --locked --release --quiet --manifest-path proptests/Cargo.toml --example model -- libcamera packet senders policies calls broker send_fd control
 
 stress: ## THREADS (8) send MESSAGES (100000000) over one channel, one in ten with a descriptor
 	@cargo run --locked --release --example stress -- $${THREADS:-8} $${MESSAGES:-100000000} | \
@@ -229,7 +232,7 @@ coverage: ## lines and branches of the core that no test reaches, against docs/u
 # that fails is tried once more, because machines are shared: what passes then is called flaky, in
 # words and at the end, and is a defect to be mended; what fails twice fails.
 ci: ## what .ci/run runs
-	@flaky=(); set -- check test loom 'stress MESSAGES=2000000' 'soak MINUTES=0.3' msrv nopanic test-i686 bench-smoke fuzz-smoke demo demo-libcamera; \
+	@flaky=(); set -- check test loom 'stress MESSAGES=2000000' 'soak MINUTES=0.3' msrv nopanic test-i686 bench-smoke fuzz-smoke model-quick demo demo-libcamera; \
 	for stage in "$$@"; do \
 	  echo "== $$stage"; \
 	  if ! $(MAKE) --no-print-directory $$stage; then \
