@@ -102,8 +102,16 @@ fn one(
 /// memory: without room for control data the kernel closes what descriptors there are.
 pub(in crate::driver) fn discard(socket: BorrowedFd<'_>) {
     let mut bytes = [0; 4096];
-    let again = |result| !matches!(result, Ok(0) | Err(_)) || result == Err(Errno::EINTR);
-    while again(recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT)) {}
+    // On SOCK_SEQPACKET 0 is a packet of no bytes or the end. No more of those wait in a queue than
+    // net.unix.max_dgram_qlen (10) allows, and none comes after a shutdown.
+    let mut empty = 0..1024;
+    loop {
+        match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
+            Ok(1..) | Err(Errno::EINTR) => {}
+            Ok(0) if empty.next().is_some() => {}
+            Ok(0) | Err(_) => return,
+        }
+    }
 }
 
 fn several(
