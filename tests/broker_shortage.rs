@@ -19,14 +19,14 @@ use nix::libc;
 use support::Ledger;
 use support_broker::{Turned, ask, register};
 
-/// So long nothing can be read: several of the broker's tries.
+/// So long a call fails: several of the broker's tries.
 const SHORT: Duration = Duration::from_millis(100);
 
-/// Turns a broker that can read nothing, which it notices a few times at most.
-fn starve(broker: &mut Broker) {
+/// Turns a broker for which `call` fails, which it notices a few times at most.
+fn starve(broker: &mut Broker, call: libc::c_long, errno: Errno) {
     let filtered = thread::scope(|scope| {
         let starved = scope.spawn(move || {
-            seccomp::filter(libc::SYS_recvmsg, None, seccomp::Fate::Fails(Errno::ENOMEM))?;
+            seccomp::filter(call, None, seccomp::Fate::Fails(errno))?;
             let until = Deadline::after(SHORT);
             let mut turns = 0;
             while !until.has_passed() {
@@ -52,7 +52,7 @@ fn a_party_that_cannot_be_read_for_want_of_memory_stays() {
     assert_eq!(turned.answer(&mut service, &registration, true), Answer::Done);
     // More is to be read, and cannot be.
     service.send(register::<Packet>("sounds", 0, Audience::SameUser).message(2, true)).unwrap();
-    starve(&mut turned.broker);
+    starve(&mut turned.broker, libc::SYS_recvmsg, Errno::ENOMEM);
     let left = |event| matches!(event, BrokerEvent::Left { .. });
     assert!(!turned.events.try_iter().any(left), "the service was let go");
     // Once there is memory, what it said is heard, and its first name is still its own.
@@ -73,7 +73,7 @@ fn a_party_that_left_while_it_could_not_be_read_is_no_reason_to_spin() {
     let (mut party, id) = turned.connected();
     party.send(register::<Packet>("pictures", 0, Audience::SameUser).message(1, true)).unwrap();
     drop(party);
-    starve(&mut turned.broker);
+    starve(&mut turned.broker, libc::SYS_recvmsg, Errno::ENOMEM);
     // Heard to the end once there is memory, and only then let go.
     let departure = loop {
         if let Some(BrokerEvent::Left { id: who, why, .. }) =
@@ -86,4 +86,19 @@ fn a_party_that_left_while_it_could_not_be_read_is_no_reason_to_spin() {
     assert_eq!(departure, (id, Departure::Closed));
     drop(turned);
     ledger.close();
+}
+
+#[test] // P5
+fn a_party_that_cannot_be_accepted_waits_and_the_broker_does_not_spin() {
+    for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::ENOBUFS] {
+        let ledger = Ledger::open();
+        let mut turned = Turned::new(Quotas::new());
+        let mut party = turned.raw();
+        starve(&mut turned.broker, libc::SYS_accept4, errno);
+        // Once there is a descriptor it is let in, and answered.
+        let registration = register::<Packet>("pictures", 0, Audience::SameUser);
+        assert_eq!(turned.answer(&mut party, &registration, true), Answer::Done, "{errno}");
+        drop((party, turned));
+        ledger.close();
+    }
 }
