@@ -161,7 +161,8 @@ fn br_17_a_service_that_does_not_read() {
         assert!(ends.len() < 100, "SO_SNDBUF bounds what is unread");
     };
     assert_eq!(refused, Error::BrokerRefused(Refusal::ServiceBusy));
-    assert!(!ends.is_empty());
+    // Each takes some 700 bytes of it.
+    assert!((1..=12).contains(&ends.len()), "{} hand-overs in {LITTLE} bytes", ends.len());
     // Others are not concerned.
     let mut theirs = client.ask::<Packet>("eager", Limits::new(), soon()).unwrap().channel;
     let mut ours = eager.accept_by::<Packet>(Limits::new(), soon()).unwrap().channel;
