@@ -295,3 +295,18 @@ fn who_has_caught_up_is_late_no_more() {
     receiver.handle(now, 0);
     assert_eq!(receiver.poll().unwrap_err(), Fault::Violation(missing));
 }
+
+#[test] // P5, ST-15
+fn who_was_idle_for_long_is_not_late() {
+    let limits = LIMITS.assembly_timeout(Duration::from_secs(1)).minimum_rate(1000);
+    let mut receiver = Receiver::<Stream, i32>::new(limits).unwrap();
+    // Long after the last message another begins, and goes on in time, before anybody says "would block".
+    let begun = Duration::from_secs(100);
+    let due = begun + limits.patience(4012);
+    for (at, bytes) in [(begun, stream(4000, 0)), (due - Duration::from_millis(1), vec![b'x'; 600])] {
+        receiver.windows().unwrap().unwrap()[0].fill(&bytes, []);
+        receiver.handle(at, 1);
+        assert!(receiver.poll().unwrap().is_none());
+        assert_eq!(receiver.deadline().unwrap(), due, "at {at:?}");
+    }
+}
