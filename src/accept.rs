@@ -118,7 +118,6 @@ impl Accept {
     /// Whether a descriptor of which all this is known is accepted.
     pub fn permits(&self, found: &Found) -> bool {
         let kind = match (self.wanted, found.kind) {
-            (Wanted::Nothing, _) => false,
             (Wanted::Any, _)
             | (Wanted::File, Kind::File | Kind::Memfd { .. })
             | (Wanted::Pipe, Kind::Pipe)
