@@ -10,11 +10,9 @@
 //! What must hold is not said as the code says it, by kinds, but by a list of what each demand asks for,
 //! each of which a finding has or has not.
 
-use std::fmt::Debug;
-
 use fdpost::accept::{Accept, Domain, Found, Kind, Policy, Seals, SocketType};
 
-use super::{Broken, Walked, quietly};
+use super::{Broken, Walked, quietly, scripts};
 
 const DOMAINS: [Domain; 4] = [Domain::Unix, Domain::Inet, Domain::Inet6, Domain::Other(40)];
 const TYPES: [SocketType; 4] =
@@ -133,9 +131,16 @@ pub fn policies() -> Result<Walked, Box<Broken>> {
     for (accept, musts) in &demands {
         for found in &findings {
             let right = musts.iter().all(|must| must.holds(found));
-            judged(&mut walked, &[accept, found], || {
-                assert_eq!(accept.permits(found), right, "P9: {accept} and {found}");
-            })?;
+            (walked.states, walked.steps) = (walked.states + 1, walked.steps + 1);
+            quietly(|| assert_eq!(accept.permits(found), right, "P9: {accept} and {found}")).map_err(
+                |said| {
+                    Box::new(Broken {
+                        walked,
+                        script: vec![format!("{accept:?}"), format!("{found:?}")],
+                        said,
+                    })
+                },
+            )?;
         }
     }
     // Where a rule stands is another question than what it says: four of them, each of another kind.
@@ -144,51 +149,28 @@ pub fn policies() -> Result<Walked, Box<Broken>> {
     let kinds = [Kind::Pipe, Kind::Pidfd, Kind::File];
     let alphabet: Vec<_> = places.iter().flat_map(|place| rules.map(|rule| (*place, rule))).collect();
     let findings = kinds.map(|kind| Found { kind, readable: true, writable: false });
-    for script in scripts(&alphabet, 3) {
+    // Place 256 is none of those that can be named.
+    let indices = [0, 1, 2, 256];
+    let every = scripts::every(&alphabet, 3, &|script| {
         let policy = script.iter().fold(Policy::new(), |policy, (place, rule)| match place {
             Some(place) => policy.slot(*place, *rule),
             None => policy.every(*rule),
         });
-        // Place 256 is none of those that can be named.
-        for index in [0, 1, 2, 256] {
+        for index in indices {
             let named = script.iter().any(|(place, _)| place.map(usize::from) == Some(index));
             let ours = |place: Option<u8>| {
                 if named { place.map(usize::from) == Some(index) } else { place.is_none() }
             };
             for found in &findings {
                 let right = script.iter().any(|(place, rule)| ours(*place) && rule.permits(found));
-                judged(&mut walked, &[&script, found], || {
-                    let permits = policy.alternatives(index).any(|accept| accept.permits(found));
-                    assert_eq!(permits, right, "P9: at {index}");
-                    let closest = policy.closest(index, found);
-                    let known = script.iter().any(|(place, rule)| ours(*place) && *rule == closest);
-                    assert!(known || closest == Accept::nothing(), "P9: at {index} nobody demands {closest}");
-                })?;
+                let permits = policy.alternatives(index).any(|accept| accept.permits(found));
+                assert_eq!(permits, right, "P9: {found} at {index}");
+                let closest = policy.closest(index, found);
+                let known = script.iter().any(|(place, rule)| ours(*place) && *rule == closest);
+                assert!(known || closest == Accept::nothing(), "P9: at {index} nobody demands {closest}");
             }
         }
-    }
+    })?;
+    walked.steps += (every.states * indices.len() * findings.len()) as u64;
     Ok(walked)
-}
-
-fn judged(walked: &mut Walked, of: &[&dyn Debug], check: impl FnOnce()) -> Result<(), Box<Broken>> {
-    walked.states += 1;
-    walked.steps += 1;
-    quietly(check).map_err(|said| {
-        let script = of.iter().map(|part| format!("{part:?}")).collect();
-        Box::new(Broken { walked: *walked, script, said })
-    })
-}
-
-/// Every sequence of up to `longest`.
-fn scripts<T: Copy>(alphabet: &[T], longest: usize) -> Vec<Vec<T>> {
-    let mut all = vec![Vec::new()];
-    let mut from = 0;
-    for _ in 0..longest {
-        let until = all.len();
-        for at in from..until {
-            all.extend(alphabet.iter().map(|one| [&all[at][..], &[*one]].concat()).collect::<Vec<_>>());
-        }
-        from = until;
-    }
-    all
 }
