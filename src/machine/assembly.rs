@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::mem;
 use core::time::Duration;
 
-use super::hunk::{bound, reserve};
+use super::hunk::{append, bound, reserve};
 use crate::error::{Exhausted, Fault, Violation};
 use crate::limits::Limits;
 use crate::message::Message;
@@ -106,7 +106,7 @@ impl<P: Profile, F> Assembly<P, F> {
                     let needed = self.needed();
                     reserve(&mut self.payload, needed)?;
                 }
-                self.payload.extend_from_slice(bytes);
+                append(&mut self.payload, bytes)?;
             }
             Role::Frame => {
                 let start = self.gathered as usize;

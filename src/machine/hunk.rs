@@ -240,7 +240,9 @@ impl<F> Hunk<F> {
     #[cold]
     pub(crate) fn join(&mut self) {
         let head = self.head.get(..self.head_stored).unwrap_or_default();
-        self.bytes.extend_from_slice(head);
+        if append(&mut self.bytes, head).is_err() {
+            return;
+        }
         let read = self.bytes.get_mut(self.from..).unwrap_or_default();
         if self.head_stored <= read.len() {
             read.rotate_right(self.head_stored);
@@ -319,6 +321,33 @@ pub(super) fn reserve<T>(vector: &mut Vec<T>, additional: usize) -> Result<(), E
     vector.try_reserve_exact(additional).map_err(|_| Exhausted::OutOfMemory {
         bytes: (additional as u64).saturating_mul(size_of::<T>() as u64),
     })
+}
+
+/// Appends. Where room was made before this asks for none; it asks all the same, since only so does
+/// the optimiser know that nothing here can panic (`make nopanic`).
+#[inline]
+pub(super) fn append(vector: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Exhausted> {
+    reserve(vector, bytes.len())?;
+    vector.extend_from_slice(bytes);
+    Ok(())
+}
+
+/// Moves the first `count` descriptors, or as many as there are. Fails before any is moved.
+#[inline]
+pub(super) fn move_descriptors<F>(
+    from: &mut Vec<F>,
+    count: usize,
+    to: &mut Vec<Option<F>>,
+) -> Result<(), Exhausted> {
+    let count = count.min(from.len());
+    reserve(to, count)?;
+    for descriptor in from.drain(..count) {
+        // Room was made; said once more for the proof, as in `append`.
+        if to.len() < to.capacity() {
+            to.push(Some(descriptor));
+        }
+    }
+    Ok(())
 }
 
 /// Gives back memory beyond room for `most` elements, or for as many as there are. Not shrink_to, which

@@ -122,7 +122,7 @@ fn datagram<P: Profile, F>(
         assembly.gather(bytes)?; // none, where they were read in place
     }
     if !hunk.descriptors.is_empty() {
-        assembly.descriptors.extend(hunk.descriptors.drain(..).map(Some));
+        hunk::move_descriptors(&mut hunk.descriptors, usize::MAX, &mut assembly.descriptors)?;
     }
     at.offset = usize::MAX;
     complete(assembly, frame, limits)
@@ -172,7 +172,7 @@ fn packet<P: Profile, F>(
         frame
     };
     if count > 0 {
-        assembly.descriptors.extend(hunk.descriptors.drain(..count).map(Some));
+        hunk::move_descriptors(&mut hunk.descriptors, count, &mut assembly.descriptors)?;
         at.claimed = at.claimed.saturating_add(count32(count));
     }
     at.offset = at.offset.saturating_add(needed);
@@ -287,7 +287,7 @@ fn stream<P: Profile, F>(
         at.offset = at.offset.saturating_add(taken);
     }
     if brings && !hunk.descriptors.is_empty() {
-        assembly.descriptors.extend(hunk.descriptors.drain(..).map(Some));
+        hunk::move_descriptors(&mut hunk.descriptors, usize::MAX, &mut assembly.descriptors)?;
     }
     if taken < needed {
         return Ok(Step::Input(Input::Bytes));

@@ -1,11 +1,11 @@
 //! Links only if the decoders cannot panic, whatever bytes they are given and however many, nor the
-//! receiver's table, nor what is asked of a receiver between two reads.
+//! receiver's step (`windows`, `handle`, `poll_into`), in whatever state it is and whatever came.
 //!
-//! Not provable so is what takes memory or gives it back: `Vec` may panic on a capacity that
-//! overflows, and that none does here the optimiser cannot know. In the receiver that is
-//! `poll_into`, `windows` and `handle` (payloads, hunks and descriptors lie in `Vec`s), in the calls
-//! `begin` and `handle` (what is out lies in one), in the broker its registry. `make model` walks
-//! those over every state and input of its alphabet instead, and a panic there is a finding.
+//! `Vec` may panic on a capacity that overflows. The receiver asks for room by `try_reserve_exact`
+//! before everything that it appends, beside it, so that the optimiser sees that there is room. What
+//! takes memory elsewhere is not proved so: in the calls `begin` and `handle` (what is out lies in a
+//! `Vec`), in the broker its registry. `make model` walks those over every state and input of its
+//! alphabet instead, and a panic there is a finding.
 //!
 //! `no-panic` leaves an undefined symbol behind every function of which the optimiser could not
 //! show that it never unwinds. So `cargo build --release` of this program is the proof; running
@@ -20,6 +20,7 @@ use fdpost::broker::{Answer, Request};
 use fdpost::calls::{Correlate, Kind, Role};
 use fdpost::machine::Receiver;
 use fdpost::machine::table::{self, Input, State};
+use fdpost::message::Message;
 use fdpost::profile::{Libcamera, Next, Packet, Profile, Stream};
 use fdpost::send_fd::{self, Scan};
 use fdpost::wire::control::{self, Item, Layout};
@@ -176,6 +177,69 @@ fn stream_asked(receiver: &Receiver<Stream, i32>) -> u64 {
     asked(receiver)
 }
 
+/// Where the next bytes go.
+fn windows<P: Profile>(receiver: &mut Receiver<P, i32>) -> usize {
+    receiver.windows().ok().flatten().map_or(0, |hunks| hunks.len())
+}
+
+#[no_panic]
+fn libcamera_windows(receiver: &mut Receiver<Libcamera, i32>) -> usize {
+    windows(receiver)
+}
+
+#[no_panic]
+fn packet_windows(receiver: &mut Receiver<Packet, i32>) -> usize {
+    windows(receiver)
+}
+
+#[no_panic]
+fn stream_windows(receiver: &mut Receiver<Stream, i32>) -> usize {
+    windows(receiver)
+}
+
+#[no_panic]
+fn libcamera_handle(receiver: &mut Receiver<Libcamera, i32>, now: Duration, filled: usize) {
+    receiver.handle(now, filled);
+}
+
+#[no_panic]
+fn packet_handle(receiver: &mut Receiver<Packet, i32>, now: Duration, filled: usize) {
+    receiver.handle(now, filled);
+}
+
+#[no_panic]
+fn stream_handle(receiver: &mut Receiver<Stream, i32>, now: Duration, filled: usize) {
+    receiver.handle(now, filled);
+}
+
+#[no_panic]
+fn libcamera_poll(receiver: &mut Receiver<Libcamera, i32>, message: &mut Message<i32>) -> bool {
+    receiver.poll_into(message).is_ok()
+}
+
+#[no_panic]
+fn packet_poll(receiver: &mut Receiver<Packet, i32>, message: &mut Message<i32>) -> bool {
+    receiver.poll_into(message).is_ok()
+}
+
+#[no_panic]
+fn stream_poll(receiver: &mut Receiver<Stream, i32>, message: &mut Message<i32>) -> bool {
+    receiver.poll_into(message).is_ok()
+}
+
+/// A receiver's step with what came: the three in turn. Returns what is asked afterwards.
+macro_rules! step {
+    ($wire:ident, $windows:ident, $handle:ident, $poll:ident, $asked:ident, $bytes:expr) => {
+        Receiver::<$wire, i32>::new(black_box(Limits::new())).map(|mut receiver| {
+            let mut message = Message::default();
+            let hunks = $windows(&mut receiver);
+            receiver.lent().iter_mut().for_each(|hunk| hunk.fill($bytes, []));
+            $handle(&mut receiver, black_box(Duration::ZERO), hunks);
+            $asked(&receiver) ^ u64::from($poll(&mut receiver, &mut message))
+        })
+    };
+}
+
 /// Whether what came is of a kind that its place accepts; asked of any policy, about anything.
 #[no_panic]
 fn permitted(policy: &Policy, place: usize, found: &Found) -> bool {
@@ -209,10 +273,10 @@ fn main() {
     let state = black_box([State::Idle, State::Header, State::Body, State::Ended, State::Failed]);
     let input = black_box(Input::Part);
     println!("{kinds:x?} {:x?}", state.map(|state| table_step(state, input)));
-    let limits = black_box(Limits::new());
-    let libcamera = Receiver::new(limits).map(|receiver| libcamera_asked(&receiver)).ok();
-    let packet = Receiver::new(limits).map(|receiver| packet_asked(&receiver)).ok();
-    let stream = Receiver::new(limits).map(|receiver| stream_asked(&receiver)).ok();
+    let libcamera =
+        step!(Libcamera, libcamera_windows, libcamera_handle, libcamera_poll, libcamera_asked, &bytes);
+    let packet = step!(Packet, packet_windows, packet_handle, packet_poll, packet_asked, &bytes);
+    let stream = step!(Stream, stream_windows, stream_handle, stream_poll, stream_asked, &bytes);
     println!("{libcamera:x?} {packet:x?} {stream:x?}");
     let found = black_box(Found { kind: fdpost::accept::Kind::Pipe, readable: true, writable: false });
     let policy = black_box(Policy::new().every(Accept::pipe()));
