@@ -132,6 +132,24 @@ fn whom_the_rule_refuses_is_closed_elsewhere() {
 }
 
 #[test] // P2
+fn the_parties_of_a_broker_that_is_dropped_are_closed_elsewhere() {
+    let ledger = Ledger::open();
+    let mut turned = Turned::new(Quotas::new());
+    let grave = grave(&mut turned.broker);
+    let (mut service, _) = turned.connected();
+    let registration = register::<Packet>("clock", 1, Audience::SameUser);
+    assert_eq!(turned.answer(&mut service, &registration, true), Answer::Done);
+    let stats = turned.broker.stats();
+    assert_eq!((stats.connections, stats.names), (1, 1));
+    drop(turned);
+    // It saw the end at once, and the broker's socket to it is still open.
+    assert_eq!(service.receive_by(soon()).unwrap_err(), fdpost::Error::Closed);
+    assert_eq!(grave.try_iter().count(), 1);
+    drop((service, grave));
+    ledger.close();
+}
+
+#[test] // P2
 fn without_a_reaper_everything_is_closed_on_the_spot() {
     let ledger = Ledger::open();
     let mut turned = Turned::new(Quotas::new());

@@ -3,7 +3,9 @@
 
     control.py LIBRARY [N]
 
-On every path: it ends without a panic; it reads no byte of the input's neighbourhood but the input
+The inputs of one length are taken case by case, by what the length fields in it say: where the next
+control message begins is a number then, and the solver is not asked about addresses. That the cases
+leave no input out is shown by the solver, too. On every path: it ends without a panic; it reads no byte of the input's neighbourhood but the input
 (so it consumes no more than there is); it names no more descriptors than have room, none is
 negative, and each is four bytes of the input. A panic that is planted has to be found, and a false
 property ("no descriptor is above 1000") refuted, or nothing of this means anything.
@@ -28,9 +30,36 @@ class Outside(Exception):
     """A read beside the input."""
 
 
-def explore(project, name, length):
-    """All paths through `name` with `length` unknown bytes: the bytes, the states at the end of each,
-    and those that panicked."""
+HEADER, ALIGN = 16, 8
+
+
+def fields(remaining):
+    """What a length field may say where `remaining` bytes are left, the header's own among them: the
+    condition, and the number if it is one. No value is left out."""
+    field = claripy.BVS("length", 64)
+    said = [(claripy.ULT(field, HEADER), None), (claripy.UGT(field, remaining), None)]
+    said += [(field == number, number) for number in range(HEADER, remaining + 1)]
+    solver = claripy.Solver()
+    assert not solver.satisfiable([claripy.Not(condition) for condition, _ in said]), "an input is left out"
+    return field, said
+
+
+def cases(length, at=0):
+    """Every way in which `length` bytes are cut into control messages from `at` on: lists of (place,
+    length field, condition, number or None where the walk must end)."""
+    if length - at < HEADER:
+        yield []
+        return
+    field, said = fields(length - at)
+    for condition, number in said:
+        behind = [[]] if number is None else cases(length, at + -(-number // ALIGN) * ALIGN)
+        for case in behind:
+            yield [(at, field, condition, number), *case]
+
+
+def explore(project, name, length, case=()):
+    """All paths through `name` with `length` unknown bytes whose length fields are as `case` says: the
+    bytes, the states at the end of each, and those that panicked."""
     function = project.loader.find_symbol(name).rebased_addr
     panicked = project.loader.find_symbol("symex_panicked").rebased_addr
     state = project.factory.call_state(
@@ -38,6 +67,10 @@ def explore(project, name, length):
         add_options={angr.options.ZERO_FILL_UNCONSTRAINED_MEMORY, angr.options.ZERO_FILL_UNCONSTRAINED_REGISTERS},
     )
     data = [claripy.BVS(f"byte{at}", 8) for at in range(length)]
+    for at, field, condition, number in case:
+        bytes_of = (field if number is None else claripy.BVV(number, 64)).reversed.chop(8)
+        data[at:at + 8] = bytes_of
+        state.add_constraints(condition)
     for at, byte in enumerate(data):
         state.memory.store(INPUT + at, byte)
     state.memory.store(OUTPUT, claripy.BVV(0, 8 * (DESCRIPTORS + 4 * ROOM)))
@@ -93,9 +126,9 @@ def hold(state, data):
     assert 4 * len(found) <= max(0, len(data) - 16), f"{len(found)} descriptors in {len(data)} bytes"
     items = state.solver.max(state.memory.load(OUTPUT + ITEMS, 8, endness="Iend_LE"))
     assert len(found) <= items <= len(data), f"{items} items"
+    places = [claripy.Concat(*reversed(data[at:at + 4])) for at in range(len(data) - 3)]
     for descriptor in found:
         assert not state.solver.satisfiable([claripy.SLT(descriptor, 0)]), "a negative descriptor"
-        places = [claripy.Concat(*reversed(data[at:at + 4])) for at in range(len(data) - 3)]
         made_up = claripy.And(*[descriptor != place for place in places])
         assert not state.solver.satisfiable([made_up]), "a descriptor that is not in the input"
     return len(found)
@@ -110,16 +143,18 @@ def main():
     print(f"planted: symex: P8: a panic where a byte is 42 -> `make symex`, found with the byte {byte}", flush=True)
     started, paths, descriptors, refuted = time.monotonic(), 0, 0, None
     for length in range(most + 1):
-        data, ended, panics = explore(project, "symex_control", length)
-        assert not panics, f"a panic: {bytes(panics[0].solver.eval(byte) for byte in data).hex()}"
-        assert ended, "no path ends"
-        descriptors = max([descriptors] + [hold(state, data) for state in ended])
-        for state in ended:
-            for descriptor in named(state) if refuted is None else []:
-                if state.solver.satisfiable([claripy.SGT(descriptor, 1000)]):
-                    refuted = state.solver.eval(descriptor, extra_constraints=[claripy.SGT(descriptor, 1000)])
-        paths += len(ended)
-        print(f"{length} bytes: {len(ended)} paths, {time.monotonic() - started:.1f} s so far", flush=True)
+        before = paths
+        for case in cases(length):
+            data, ended, panics = explore(project, "symex_control", length, case)
+            assert not panics, f"a panic: {bytes(panics[0].solver.eval(byte) for byte in data).hex()}"
+            assert ended, "no path ends"
+            descriptors = max([descriptors] + [hold(state, data) for state in ended])
+            for state in ended if refuted is None else []:
+                for descriptor in named(state):
+                    if state.solver.satisfiable([claripy.SGT(descriptor, 1000)]):
+                        refuted = state.solver.eval(descriptor, extra_constraints=[claripy.SGT(descriptor, 1000)])
+            paths += len(ended)
+        print(f"{length} bytes: {paths - before} paths, {time.monotonic() - started:.1f} s so far", flush=True)
     if most >= 20:
         assert refuted is not None, "a false property was not refuted"
         print(f"planted: symex: P2: the false property that no descriptor is above 1000 -> `make symex`, refuted by {refuted}")
