@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fdpost::{Channel, Error, Limits, Message, Stream, Violation};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, shutdown};
 use support::{Ledger, assert_final, files, raw_send, soon, unguarded_pair};
 
 const LIMITS: Limits = Limits::new().descriptors(1);
@@ -147,6 +147,43 @@ fn st_14_messages_behind_the_handshake() {
         assert_eq!(bytes[..length], said(&[expected.rotate_left(4)], 0));
     }
     ledger.close();
+}
+
+#[test] // P1, P5
+fn a_handshake_may_be_cut_anywhere() {
+    for (expected, side) in SIDES {
+        let said = [said(&[expected], 0), said(b"next", 0)].concat();
+        let handshake = 13;
+        for cut in 1..said.len() {
+            let ledger = Ledger::open();
+            let (mut channel, peer) = Channel::<Stream>::pair(LIMITS).unwrap();
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    raw_send(&peer, &said[..cut], &[]);
+                    thread::sleep(Duration::from_millis(2));
+                    raw_send(&peer, &said[cut..], &[]);
+                });
+                side(&mut channel).unwrap();
+                assert_eq!(channel.receive_by(soon()).unwrap().payload(), b"next", "cut at {cut}");
+            });
+            drop((channel, peer));
+            // The peer says no more instead.
+            let (mut channel, peer) = Channel::<Stream>::pair(LIMITS).unwrap();
+            raw_send(&peer, &said[..cut], &[]);
+            shutdown(peer.as_raw_fd(), Shutdown::Write).unwrap();
+            let answer = side(&mut channel);
+            if cut < handshake {
+                let violation = Violation::Handshake { expected, bytes: 0 };
+                assert_eq!(answer, Err(Error::Violation(violation)), "ended at {cut}");
+            } else {
+                assert_eq!(answer, Ok(()), "ended at {cut}");
+                let met = channel.receive_by(soon()).unwrap_err();
+                assert_eq!(met == Error::Closed, cut == handshake, "ended at {cut}: {met}");
+            }
+            drop((channel, peer));
+            ledger.close();
+        }
+    }
 }
 
 #[test] // P5: a shutdown of our own is nobody's violation.
