@@ -3,6 +3,8 @@
 
 #[path = "support/meeting.rs"]
 mod meeting;
+#[path = "support/ordinary.rs"]
+mod ordinary;
 mod support;
 #[path = "support/calls.rs"]
 mod with;
@@ -18,9 +20,8 @@ use fdpost::{
     Calls, Channel, Deadline, Error, Head, Libcamera, Memfd, Message, Packet, Stream, Violation, inherited,
 };
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, Uid, setgid, setuid};
-use support::{Ledger, Random, assert_child, child, child_value, files, raw_send};
+use ordinary::as_an_ordinary_user;
+use support::{Ledger, Random, child_value, files, raw_send};
 use with::{LIMITS, SHORT, answered, body, failed, passed, request, sides, soon, tell};
 
 /// The number under which a process finds its end.
@@ -269,20 +270,9 @@ fn a_call_to_a_peer_that_never_reads_ends_with_its_deadline() {
 #[test] // P2, P5, P6; case 43; CA-15
 fn a_kernel_that_is_short_of_something_makes_no_other_answer_of_a_deadline() {
     let test = "a_kernel_that_is_short_of_something_makes_no_other_answer_of_a_deadline";
-    if child_value().is_none() {
-        let ledger = Ledger::open();
-        if Uid::effective().is_root() {
-            assert_child(&child(test, "here"));
-        } else {
-            println!(
-                "skipped: only root can become the user nobody, whose descriptors in flight are counted"
-            );
-        }
-        return ledger.close();
+    if !as_an_ordinary_user(test, 32) {
+        return;
     }
-    setrlimit(Resource::RLIMIT_NOFILE, 32, 32).unwrap();
-    setgid(Gid::from_raw(65534)).unwrap();
-    setuid(Uid::from_raw(65534)).unwrap();
     let (mut ours, mut theirs) = sides::<Packet>();
     let ask = || with::with_files(Message::new(b"?"), 8);
     let mut started = Vec::new();
