@@ -35,7 +35,9 @@ fn manage(path: &Path, kind: SockType) -> OwnedFd {
 
 /// Starts the test again as a service with these sockets from number 3 on, and these variables.
 fn service(test: &str, sockets: &[&OwnedFd], variables: &str) -> Child {
-    let script = format!("{variables} exec \"$0\" \"$@\"");
+    // What whoever runs the tests left open would be taken for a manager's.
+    let others: String = (3 + sockets.len()..10).map(|number| format!(" {number}>&-")).collect();
+    let script = format!("{variables} exec \"$0\" \"$@\"{others}");
     let mut command = Command::new("sh");
     command.args(["-c", &script]).arg(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env("FDPOST_CHILD", "service");
