@@ -113,9 +113,11 @@ fn variables_for_another_process_are_none_of_ours() {
         assert!(activated().unwrap().is_empty());
         return;
     }
+    let ledger = Ledger::open();
     for variables in ["LISTEN_PID=1 LISTEN_FDS=1", "LISTEN_FDS=1", "LISTEN_PID=$$ LISTEN_FDS=0", ""] {
         assert_child(&service(NAME, &[], variables).wait_with_output().unwrap());
     }
+    ledger.close();
 }
 
 #[test]
@@ -126,8 +128,10 @@ fn what_was_announced_and_is_not_open_is_an_error() {
         assert!(matches!(error, Error::Io { call: "fcntl", errno: nix::libc::EBADF }), "{error:?}");
         return;
     }
+    let ledger = Ledger::open();
     // More than may be open.
     assert_child(&service(NAME, &[], "LISTEN_PID=$$ LISTEN_FDS=1000000").wait_with_output().unwrap());
+    ledger.close();
 }
 
 #[test]

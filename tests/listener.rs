@@ -72,7 +72,9 @@ fn the_file_has_the_mode_asked_for_whatever_the_umask() {
 #[test]
 fn the_file_has_its_mode_from_its_first_moment() {
     if child_value().is_none() {
-        return assert_child(&child("the_file_has_its_mode_from_its_first_moment", "run"));
+        let ledger = Ledger::open();
+        assert_child(&child("the_file_has_its_mode_from_its_first_moment", "run"));
+        return ledger.close();
     }
     let directory = Directory::new();
     let path = directory.join("socket");
@@ -94,6 +96,7 @@ fn the_file_has_its_mode_from_its_first_moment() {
 
 #[test]
 fn mt_2_an_address_that_does_not_fit() {
+    let ledger = Ledger::open();
     let misuse = |address: Address, expected: Misuse| {
         assert_eq!(Listener::<Packet>::bind(&address, LIMITS).unwrap_err(), Error::Misuse(expected));
         assert_eq!(Channel::<Packet>::connect(&address, LIMITS).unwrap_err(), Error::Misuse(expected));
@@ -103,6 +106,7 @@ fn mt_2_an_address_that_does_not_fit() {
     misuse("a\0b".into(), Misuse::ZeroInPath { index: 1 });
     misuse("x".repeat(108).into(), Misuse::AddressTooLong { bytes: 108, limit: 107 });
     misuse(Address::abstract_name([7; 108]), Misuse::AddressTooLong { bytes: 108, limit: 107 });
+    ledger.close();
 }
 
 #[test]
@@ -196,12 +200,15 @@ fn mt_3_a_rule_refuses_at_accept_and_at_connect() {
 
 #[test]
 fn a_pair_tells_nothing_about_its_peer() {
+    let ledger = Ledger::open();
     let (channel, end) = Channel::<Packet>::pair(LIMITS).unwrap();
     let unknown = Error::Misuse(Misuse::PeerUnknown);
     assert_eq!(channel.peer().unwrap_err(), unknown);
     assert_eq!(channel.peer_pidfd().unwrap_err(), unknown);
-    let end = end.as_fd().try_clone_to_owned().unwrap();
-    assert_eq!(Channel::<Packet>::from_accepted(end, LIMITS, &PeerRule::new()).unwrap_err(), unknown);
+    let twin = end.as_fd().try_clone_to_owned().unwrap();
+    assert_eq!(Channel::<Packet>::from_accepted(twin, LIMITS, &PeerRule::new()).unwrap_err(), unknown);
+    drop((channel, end));
+    ledger.close();
 }
 
 #[test] // P5: a socket that its maker had made non-blocking (systemd's NonBlocking=) stays so.

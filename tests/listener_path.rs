@@ -121,6 +121,7 @@ fn any_other_file_is_left_alone() {
 
 #[test]
 fn a_missing_directory_is_the_kernels_to_name() {
+    let ledger = Ledger::open();
     let directory = Directory::new();
     let missing = directory.join("missing").join("socket");
     let error = Error::Io { call: "bind", errno: Errno::ENOENT as i32 };
@@ -136,10 +137,12 @@ fn a_missing_directory_is_the_kernels_to_name() {
     let error = Error::Io { call: "connect", errno: Errno::EPROTOTYPE as i32 };
     assert_eq!(Channel::<Packet>::connect(&other, LIMITS).unwrap_err(), error);
     drop(stream);
+    ledger.close();
 }
 
 #[test]
 fn the_longest_path_fits() {
+    let ledger = Ledger::open();
     let directory = Directory::new();
     let name = "x".repeat(107 - directory.path().as_os_str().len() - 1);
     let path = directory.join(&name);
@@ -153,6 +156,7 @@ fn the_longest_path_fits() {
         drop(listener);
         stale(&path, SockType::SeqPacket);
     }
+    ledger.close();
 }
 
 #[test]
@@ -255,8 +259,11 @@ fn a_relative_path_is_found_again_from_elsewhere() {
         assert!(!Path::new(&directory).join("socket").exists());
         return;
     }
+    let ledger = Ledger::open();
     let directory = Directory::new();
     assert_child(&child("a_relative_path_is_found_again_from_elsewhere", directory.path().to_str().unwrap()));
+    drop(directory);
+    ledger.close();
 }
 
 #[test] // P2
@@ -271,7 +278,9 @@ fn dropped_without_a_free_descriptor_it_removes_its_file() {
         assert!(directory.is_empty());
         return;
     }
+    let ledger = Ledger::open();
     assert_child(&child("dropped_without_a_free_descriptor_it_removes_its_file", "run"));
+    ledger.close();
 }
 
 #[test]
@@ -297,11 +306,14 @@ fn a_forked_process_leaves_the_file_to_its_parent() {
         assert!(directory.is_empty());
         return;
     }
+    let ledger = Ledger::open();
     assert_child(&child("a_forked_process_leaves_the_file_to_its_parent", "run"));
+    ledger.close();
 }
 
 #[test]
 fn an_option_without_meaning_leaves_no_file() {
+    let ledger = Ledger::open();
     let directory = Directory::new();
     let path = directory.join("socket");
     let bind = |listening| Listener::<Packet>::bind_with(&path, LIMITS, listening);
@@ -318,4 +330,5 @@ fn an_option_without_meaning_leaves_no_file() {
     assert!(Listener::<Packet>::bind(&path, LIMITS.descriptors(254)).is_err());
     assert!(directory.is_empty());
     drop(bind(Listening::new().backlog(4096)).unwrap());
+    ledger.close();
 }

@@ -96,6 +96,7 @@ fn our_own_descriptors_are_above_the_standard_ones() {
 
 #[test] // P9
 fn what_we_make_cannot_be_executed() {
+    let ledger = Ledger::open();
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     // What the kernel knows, asked without us.
     let flag = MFdFlags::from_bits_retain(0x8);
@@ -111,6 +112,7 @@ fn what_we_make_cannot_be_executed() {
         let made = file.set_permissions(PermissionsExt::from_mode(0o755));
         assert_eq!(made.unwrap_err().raw_os_error(), Some(libc::EPERM));
     }
+    ledger.close();
 }
 
 #[test] // a kernel that does not know of it

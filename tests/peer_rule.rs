@@ -238,7 +238,9 @@ fn another_user_is_told_and_refused() {
         println!("skipped: only root can become another user");
         return;
     }
+    let ledger = Ledger::open();
     assert_child(&child("another_user_is_told_and_refused", "run"));
+    ledger.close();
 }
 
 /// In a process of its own, which forks: its child becomes nobody.
