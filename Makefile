@@ -218,10 +218,10 @@ evidence-record: ## run METHODS (of docs/evidence/methods.ini) and keep their fi
 doc: ## the API's documentation
 	cargo doc --locked --no-deps --features arbitrary,broker,tokio
 
-mutants: ## how many planted changes the tests notice (hours): AREA="wire profile machine accept calls broker outbox driver" FILES=glob SHARD=0/8 RESUME=1
+mutants: ## how many planted changes the tests notice (hours): AREA="wire profile machine accept calls broker outbox driver" FILES=glob SHARD=0/8 JOBS=4 RESUME=1
 	@if ! command -v cargo-mutants >/dev/null; then $(call skipped,cargo-mutants is not installed (cargo install cargo-mutants)); \
 	elif ! command -v python3 >/dev/null; then $(call skipped,mutants (apt-get install python3)); \
-	else .ci/mutants $(addprefix --files=,$(FILES)) $(addprefix --shard=,$(SHARD)) $(if $(RESUME),--resume) \
+	else .ci/mutants $(addprefix --files=,$(FILES)) $(addprefix --shard=,$(SHARD)) $(addprefix --jobs=,$(JOBS)) $(if $(RESUME),--resume) \
 	  $(or $(AREA),wire profile machine accept calls broker outbox driver); fi
 
 coverage: ## lines and branches of the core that no test reaches, against docs/uncovered.md (TESTS="packet stream": only those)
