@@ -202,6 +202,25 @@ fn stream_a_send_given_up() {
     sends::<Stream>();
 }
 
+/// As long as nothing of it left, a send given up is as if it had not begun.
+#[test] // P2, P6
+fn a_send_given_up_before_its_first_byte() {
+    let ledger = Ledger::open();
+    on_both(async || {
+        let (mut ours, mut theirs) = runtime::ends::<Packet>(LIMITS);
+        let mut sent = 0;
+        while ours.try_send(nth(sent)).is_ok() {
+            sent += 1;
+        }
+        assert!(polls(1, ours.send(nth(sent)), || {}).await.is_none());
+        assert!(!ours.has_pending());
+        let mut came = Vec::new();
+        reads(&mut theirs, sent + 1, &mut came);
+        assert_eq!(came.len() as u32, sent);
+    });
+    ledger.close();
+}
+
 /// Given up between its two datagrams, or in the middle of its bytes: the rest goes first, by a send, a
 /// flush or a receive.
 #[test] // P6; cases 15, 45
