@@ -8,7 +8,7 @@ mod support_broker;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc::{Receiver, channel};
 
-use fdpost::broker::{Answer, Audience, Quotas};
+use fdpost::broker::{Answer, Audience, Name, Quotas, Request};
 use fdpost::driver::Departure;
 use fdpost::{Address, Broker, BrokerEvent, Channel, Limits, Listening, Packet, PeerRule, Refusal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -146,6 +146,25 @@ fn the_parties_of_a_broker_that_is_dropped_are_closed_elsewhere() {
     assert_eq!(service.receive_by(soon()).unwrap_err(), fdpost::Error::Closed);
     assert_eq!(grave.try_iter().count(), 1);
     drop((service, grave));
+    ledger.close();
+}
+
+#[test] // P2; BR-15
+fn who_serves_no_name_any_more_is_not_watched() {
+    let ledger = Ledger::open();
+    let mut turned = Turned::new(Quotas::new());
+    let (mut party, _) = turned.connected();
+    let before = ledger.more();
+    let name = |name| Name::new(name).unwrap();
+    for served in ["clock", "camera"] {
+        turned.answer(&mut party, &register::<Packet>(served, 1, Audience::SameUser), true);
+        assert_eq!(ledger.more(), before + 1, "{served}: its process is watched, once");
+    }
+    turned.answer(&mut party, &Request::Withdraw(name("clock")), true);
+    assert_eq!(ledger.more(), before + 1, "it still serves the other");
+    turned.answer(&mut party, &Request::Withdraw(name("camera")), true);
+    assert_eq!(ledger.more(), before);
+    drop((turned, party));
     ledger.close();
 }
 

@@ -157,6 +157,20 @@ fn a_message_at_fault_is_the_first_that_stays() {
     one_at_fault::<Stream>();
 }
 
+#[test] // P6: SO_SNDBUF was raised behind the channel's back
+fn what_fits_into_the_socket_now_is_sent() {
+    let ledger = Ledger::open();
+    let (mut theirs, ours) = Channel::<Packet>::pair(Limits::new()).unwrap();
+    set_option(&ours, libc::SO_SNDBUF, 8192).unwrap();
+    let mut ours = Channel::<Packet>::from_fd(ours, Limits::new()).unwrap();
+    set_option(&twin(&ours), libc::SO_SNDBUF, 100_000).unwrap();
+    let mut burst = numbered(7..8, 40_000);
+    assert_eq!(ours.send_all_by(&mut burst, soon()).unwrap(), Sent::Complete);
+    assert_eq!(number(&theirs.receive_by(soon()).unwrap()), 7);
+    drop((ours, theirs));
+    ledger.close();
+}
+
 #[test] // P6; case 56
 fn a_packet_refused_as_a_whole_goes_out_message_by_message() {
     let ledger = Ledger::open();

@@ -38,9 +38,8 @@ fn a_receiving_half_reads_in_batches_and_counts() {
     receiving.receive_into(&mut came, soon()).unwrap();
     assert_eq!((came.payload(), came.descriptor_count()), (&b"1"[..], 0));
     assert_eq!(receiving.timeout(), Some(Duration::ZERO), "more was read than was received");
-    for payload in [b"2", b"3"] {
-        assert_eq!(receiving.try_receive().unwrap().unwrap().payload(), payload);
-    }
+    assert_eq!(receiving.try_receive().unwrap().unwrap().payload(), b"2");
+    assert_eq!(receiving.receive().unwrap().payload(), b"3");
     sending.send(Message::new(b"four")).unwrap();
     assert_eq!((receiving.stats().received.messages, receiving.stats().sent.bytes), (3, 4));
     drop((sending, receiving, theirs, came));

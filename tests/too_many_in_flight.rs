@@ -238,6 +238,9 @@ fn br_18_ends_left_unread_while_descriptors_are_short() {
         let registration = register::<Packet>(name, 0, Audience::SameUser);
         assert_eq!(turned.answer(party, &registration, true), Answer::Done);
     }
+    // Leaves unread what brings no end: nobody lacks that.
+    let (mut quiet, _) = turned.connected();
+    quiet.send(ask::<Packet>("nobody", 0).message(1, true)).unwrap();
     let mut granted = |turned: &mut Turned, name: &str| {
         let answer = turned.answer(&mut client, &ask::<Packet>(name, 0), true);
         let left = |event: &BrokerEvent| matches!(event, BrokerEvent::Left { .. });
@@ -265,6 +268,7 @@ fn br_18_ends_left_unread_while_descriptors_are_short() {
     press.over();
     let (answer, left) = granted(&mut turned, "hog");
     assert_eq!((answer, left), (Answer::Refused(Refusal::NameUnknown), none));
-    drop((hog, service, client, turned));
+    assert_eq!(decode(&quiet.receive_by(soon()).unwrap()), Answer::Refused(Refusal::NameUnknown));
+    drop((quiet, hog, service, client, turned));
     assert_eq!(open(MOST), before);
 }

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fdpost::{
-    Channel, Deadline, Error, Libcamera, Limits, Message, Misuse, Packet, Profile, Reaper, SendError, Sent,
-    Stream, Transport,
+    Accept, Channel, Deadline, Error, Libcamera, Limits, Message, Misuse, Packet, Policy, Profile, Reaper,
+    SendError, Sent, Stream, Transport,
 };
 use support::{Ledger, files, identity, raw_send, soon};
 
@@ -168,6 +168,20 @@ fn a_violation_is_final_and_the_reaper_gets_what_was_refused() {
         drop((ours, peer, kept));
         ledger.close();
     }
+}
+
+#[test] // P9
+fn a_policy_is_kept_to() {
+    let ledger = Ledger::open();
+    for wire in WIRES {
+        let [mut ours, mut theirs] = both(wire);
+        ours.set_policy(Policy::new().every(Accept::pipe()));
+        let sent = theirs.send_by(Message::new(b"").with(files(1).remove(0)), soon());
+        assert_eq!(sent.unwrap(), Sent::Complete, "{wire}");
+        let error = ours.receive_by(soon()).unwrap_err();
+        assert_eq!(error.violation().unwrap().rule(), "descriptor-kind", "{wire}: {error:?}");
+    }
+    ledger.close();
 }
 
 #[test] // P5

@@ -23,7 +23,8 @@ import angr  # noqa: E402
 import claripy  # noqa: E402
 
 INPUT, OUTPUT, NEAR = 0x1000_0000, 0x2000_0000, 0x1_0000
-COUNT, ITEMS, DESCRIPTORS, ROOM = 0, 8, 16, 32
+# Of `Found`: how many items, which of them are descriptors, and their numbers.
+ITEMS, NAMED, NUMBERS, ROOM = 0, 8, 8 + 4 * 64, 64
 
 
 class Outside(Exception):
@@ -73,7 +74,7 @@ def explore(project, name, length, case=()):
         state.add_constraints(condition)
     for at, byte in enumerate(data):
         state.memory.store(INPUT + at, byte)
-    state.memory.store(OUTPUT, claripy.BVV(0, 8 * (DESCRIPTORS + 4 * ROOM)))
+    state.memory.store(OUTPUT, claripy.BVV(0, 8 * (NUMBERS + 4 * ROOM)))
 
     def inside(state):
         address, size = state.inspect.mem_read_address, state.inspect.mem_read_length
@@ -112,25 +113,28 @@ def explore(project, name, length, case=()):
     return data, ended, panics
 
 
+def word(state, at):
+    return state.memory.load(OUTPUT + at, 4, endness="Iend_LE")
+
+
 def named(state):
-    """The descriptors that a path named."""
-    counts = state.solver.eval_upto(state.memory.load(OUTPUT + COUNT, 8, endness="Iend_LE"), 2)
-    assert len(counts) == 1, "a path names one number of descriptors"
-    assert counts[0] <= ROOM, f"{counts[0]} descriptors"
-    return [state.memory.load(OUTPUT + DESCRIPTORS + 4 * at, 4, endness="Iend_LE") for at in range(counts[0])]
+    """The items of a path that may be descriptors: when each is one, and its number."""
+    counts = state.solver.eval_upto(state.memory.load(OUTPUT + ITEMS, 8, endness="Iend_LE"), 2)
+    assert len(counts) == 1, "a path names one number of items"
+    assert counts[0] <= ROOM, f"{counts[0]} items"
+    noted = [(word(state, NAMED + 4 * at) == 1, word(state, NUMBERS + 4 * at)) for at in range(counts[0])]
+    return [(one, number) for one, number in noted if state.solver.satisfiable([one])]
 
 
 def hold(state, data):
-    """The properties at the end of a path; how many descriptors it named."""
+    """The properties at the end of a path; how many descriptors it may name."""
     found = named(state)
     assert 4 * len(found) <= max(0, len(data) - 16), f"{len(found)} descriptors in {len(data)} bytes"
-    items = state.solver.max(state.memory.load(OUTPUT + ITEMS, 8, endness="Iend_LE"))
-    assert len(found) <= items <= len(data), f"{items} items"
     places = [claripy.Concat(*reversed(data[at:at + 4])) for at in range(len(data) - 3)]
-    for descriptor in found:
-        assert not state.solver.satisfiable([claripy.SLT(descriptor, 0)]), "a negative descriptor"
-        made_up = claripy.And(*[descriptor != place for place in places])
-        assert not state.solver.satisfiable([made_up]), "a descriptor that is not in the input"
+    for one, number in found:
+        assert not state.solver.satisfiable([one, claripy.SLT(number, 0)]), "a negative descriptor"
+        made_up = claripy.And(*[number != place for place in places])
+        assert not state.solver.satisfiable([one, made_up]), "a descriptor that is not in the input"
     return len(found)
 
 
@@ -150,9 +154,10 @@ def main():
             assert ended, "no path ends"
             descriptors = max([descriptors] + [hold(state, data) for state in ended])
             for state in ended if refuted is None else []:
-                for descriptor in named(state):
-                    if state.solver.satisfiable([claripy.SGT(descriptor, 1000)]):
-                        refuted = state.solver.eval(descriptor, extra_constraints=[claripy.SGT(descriptor, 1000)])
+                for one, number in named(state):
+                    above = [one, claripy.SGT(number, 1000)]
+                    if state.solver.satisfiable(above):
+                        refuted = state.solver.eval(number, extra_constraints=above)
             paths += len(ended)
         print(f"{length} bytes: {paths - before} paths, {time.monotonic() - started:.1f} s so far", flush=True)
     if most >= 20:

@@ -5,17 +5,23 @@ use core::alloc::{GlobalAlloc, Layout as Memory};
 use core::panic::PanicInfo;
 use core::ptr;
 
+use fdpost::error::Malformed;
 use fdpost::wire::control::{Item, Layout, items};
 
-/// What a walk over control data named.
+/// What a walk over control data named, item by item.
 #[repr(C)]
 pub struct Found {
-    count: usize,
     items: usize,
-    descriptors: [i32; 32],
+    /// 1 where the item of this place is a descriptor.
+    named: [u32; 64],
+    /// Its number; of an item without a number 0.
+    numbers: [i32; 64],
 }
 
 /// Walks `length` bytes, and notes the descriptors that they name.
+///
+/// Whether a number is a descriptor is noted, not asked: a question would double the paths at every
+/// number, and up to eight of them fit in 48 bytes.
 ///
 /// # Safety
 /// There are `length` bytes, and a `Found`.
@@ -26,13 +32,16 @@ pub unsafe extern "C" fn symex_control(bytes: *const u8, length: usize, found: *
     // SAFETY: as above.
     let found = unsafe { &mut *found };
     for item in items(bytes, Layout::GLIBC_64) {
-        found.items += 1;
-        if let Item::Descriptor(descriptor) = item {
-            if let Some(place) = found.descriptors.get_mut(found.count) {
-                *place = descriptor;
-            }
-            found.count += 1;
+        let (named, number) = match item {
+            Item::Descriptor(number) => (1, number),
+            Item::Malformed(Malformed::NegativeDescriptor { value }) => (0, value),
+            _ => (0, 0),
+        };
+        if let (Some(flag), Some(place)) = (found.named.get_mut(found.items), found.numbers.get_mut(found.items)) {
+            *flag = named;
+            *place = number;
         }
+        found.items += 1;
     }
 }
 
