@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use driver::{Wire, ends, fill, soon};
+use driver::{Wire, ends, fill, fill_until_pending, soon};
 use fdpost::{
     Accept, Channel, Deadline, Error, Libcamera, Limits, Message, Misuse, Packet, Policy, Stream, Violation,
 };
@@ -241,6 +241,23 @@ fn what_a_dead_peer_had_said_survives_our_next_send() {
     }
     answers_survive(true);
     answers_survive(false);
+}
+
+/// The same, where the send is only the rest of one that had begun.
+#[test] // P1, P2
+fn what_a_dead_peer_had_said_survives_a_flush() {
+    let ledger = Ledger::open();
+    let (mut ours, mut theirs, child) = watching::<Libcamera>();
+    fill_until_pending(&mut ours, &mut theirs, Channel::try_send);
+    theirs.send(Message::new(b"last words")).unwrap();
+    drop(theirs);
+    let failed = ours.flush_by(soon()).unwrap_err();
+    assert!(matches!(failed.error, Error::PeerGone { .. }), "{failed:?}");
+    end(child);
+    assert_eq!(ours.receive_by(soon()).unwrap().payload(), b"last words");
+    assert_eq!(ours.receive_by(soon()).unwrap_err(), Error::Closed);
+    drop(ours);
+    ledger.close();
 }
 
 #[test] // P4
