@@ -37,7 +37,9 @@ pub unsafe extern "C" fn symex_control(bytes: *const u8, length: usize, found: *
             Item::Malformed(Malformed::NegativeDescriptor { value }) => (0, value),
             _ => (0, 0),
         };
-        if let (Some(flag), Some(place)) = (found.named.get_mut(found.items), found.numbers.get_mut(found.items)) {
+        if let (Some(flag), Some(place)) =
+            (found.named.get_mut(found.items), found.numbers.get_mut(found.items))
+        {
             *flag = named;
             *place = number;
         }
