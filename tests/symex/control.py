@@ -117,12 +117,16 @@ def word(state, at):
     return state.memory.load(OUTPUT + at, 4, endness="Iend_LE")
 
 
-def named(state):
-    """The items of a path that may be descriptors: when each is one, and its number."""
+def item_count(state):
     counts = state.solver.eval_upto(state.memory.load(OUTPUT + ITEMS, 8, endness="Iend_LE"), 2)
     assert len(counts) == 1, "a path names one number of items"
     assert counts[0] <= ROOM, f"{counts[0]} items"
-    noted = [(word(state, NAMED + 4 * at) == 1, word(state, NUMBERS + 4 * at)) for at in range(counts[0])]
+    return counts[0]
+
+
+def named(state):
+    """The items of a path that may be descriptors: when each is one, and its number."""
+    noted = [(word(state, NAMED + 4 * at) == 1, word(state, NUMBERS + 4 * at)) for at in range(item_count(state))]
     return [(one, number) for one, number in noted if state.solver.satisfiable([one])]
 
 
@@ -130,6 +134,7 @@ def hold(state, data):
     """The properties at the end of a path; how many descriptors it may name."""
     found = named(state)
     assert 4 * len(found) <= max(0, len(data) - 16), f"{len(found)} descriptors in {len(data)} bytes"
+    assert item_count(state) <= len(data), f"{item_count(state)} items in {len(data)} bytes"
     places = [claripy.Concat(*reversed(data[at:at + 4])) for at in range(len(data) - 3)]
     for one, number in found:
         assert not state.solver.satisfiable([one, claripy.SLT(number, 0)]), "a negative descriptor"
