@@ -13,7 +13,10 @@ property ("no descriptor is above 1000") refuted, or nothing of this means anyth
 What is trusted: angr's lifting of the machine code, and z3.
 """
 
+import functools
 import logging
+import multiprocessing
+import os
 import sys
 import time
 
@@ -32,6 +35,7 @@ class Outside(Exception):
 
 
 HEADER, ALIGN = 16, 8
+MADE_UP = "a descriptor that is not in the input"
 
 
 def fields(remaining):
@@ -139,32 +143,57 @@ def hold(state, data):
     for one, number in found:
         assert not state.solver.satisfiable([one, claripy.SLT(number, 0)]), "a negative descriptor"
         made_up = claripy.And(*[number != place for place in places])
-        assert not state.solver.satisfiable([one, made_up]), "a descriptor that is not in the input"
+        assert not state.solver.satisfiable([one, made_up]), MADE_UP
     return len(found)
 
 
-def main():
-    library, most = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 48
-    project = angr.Project(library, auto_load_libs=False)
+def planted(project):
+    """The two defects planted in the library: each has to be found."""
     data, _, panics = explore(project, "symex_planted", 8)
     assert panics, "the planted panic was not found"
     byte = panics[0].solver.eval(data[3])
     print(f"planted: symex: P8: a panic where a byte is 42 -> `make symex`, found with the byte {byte}", flush=True)
+    try:
+        for case in cases(20):
+            data, ended, _ = explore(project, "symex_made_up", 20, case)
+            for state in ended:
+                hold(state, data)
+    except AssertionError as failure:
+        assert str(failure) == MADE_UP, failure
+        print(f"planted: symex: P2: descriptor 0 in place of the one that came -> `make symex`, \"{failure}\"", flush=True)
+    else:
+        raise AssertionError("the planted descriptor 0 was not found")
+
+
+def walk(library, length):
+    """Every input of `length` bytes: the length, how many paths, the most descriptors of one, and a
+    descriptor above 1000 if there is one."""
+    project = angr.Project(library, auto_load_libs=False)
+    paths, descriptors, refuted = 0, 0, None
+    for case in cases(length):
+        data, ended, panics = explore(project, "symex_control", length, case)
+        assert not panics, f"a panic: {bytes(panics[0].solver.eval(byte) for byte in data).hex()}"
+        assert ended, "no path ends"
+        descriptors = max([descriptors] + [hold(state, data) for state in ended])
+        for state in ended if refuted is None else []:
+            for one, number in named(state):
+                above = [one, claripy.SGT(number, 1000)]
+                if state.solver.satisfiable(above):
+                    refuted = state.solver.eval(number, extra_constraints=above)
+        paths += len(ended)
+    return length, paths, descriptors, refuted
+
+
+def main():
+    library, most = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 48
+    planted(angr.Project(library, auto_load_libs=False))
     started, paths, descriptors, refuted = time.monotonic(), 0, 0, None
-    for length in range(most + 1):
-        before = paths
-        for case in cases(length):
-            data, ended, panics = explore(project, "symex_control", length, case)
-            assert not panics, f"a panic: {bytes(panics[0].solver.eval(byte) for byte in data).hex()}"
-            assert ended, "no path ends"
-            descriptors = max([descriptors] + [hold(state, data) for state in ended])
-            for state in ended if refuted is None else []:
-                for one, number in named(state):
-                    above = [one, claripy.SGT(number, 1000)]
-                    if state.solver.satisfiable(above):
-                        refuted = state.solver.eval(number, extra_constraints=above)
-            paths += len(ended)
-        print(f"{length} bytes: {paths - before} paths, {time.monotonic() - started:.1f} s so far", flush=True)
+    # The lengths know nothing of each other: a processor each, the longest first, since it takes longest.
+    with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0)), maxtasksperchild=1) as pool:
+        walks = pool.imap_unordered(functools.partial(walk, library), range(most, -1, -1))
+        for length, its_paths, its_descriptors, above in walks:
+            paths, descriptors, refuted = paths + its_paths, max(descriptors, its_descriptors), refuted or above
+            print(f"{length} bytes: {its_paths} paths, {time.monotonic() - started:.1f} s so far", flush=True)
     if most >= 20:
         assert refuted is not None, "a false property was not refuted"
         print(f"planted: symex: P2: the false property that no descriptor is above 1000 -> `make symex`, refuted by {refuted}")
