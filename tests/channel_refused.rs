@@ -4,8 +4,9 @@
 mod driver;
 mod support;
 
-use driver::{Wire, ends, message, returned, soon, twin};
+use driver::{Wire, ends, message, returned, set_option, soon, twin};
 use fdpost::{Error, Head, Libcamera, Limits, Message, Misuse, Packet, Profile, Sent};
+use nix::libc;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use support::{Ledger, files, identity};
 
@@ -88,6 +89,38 @@ fn libcamera_a_send_buffer_that_was_lowered() {
 #[test] // P6
 fn packet_a_send_buffer_that_was_lowered() {
     a_lowered_buffer::<Packet>();
+}
+
+/// A datagram's memory is one piece, so a larger SO_SNDBUF does not help: what the kernel would refuse
+/// for ever, and call a want of memory, is the caller's mistake. What is below it arrives.
+fn a_raised_buffer<P: Wire>() {
+    const MOST: usize = 4 * 1024 * 1024;
+    let ledger = Ledger::open();
+    let (mut ours, mut theirs) = ends::<P>(Limits::new().payload(u32::MAX));
+    let socket = twin(&ours);
+    if let Err(errno) = set_option(&socket, libc::SO_SNDBUFFORCE, 8 * MOST as i32) {
+        println!("skipped: SO_SNDBUFFORCE: {errno}");
+    } else {
+        let limit = MOST - around::<P>();
+        let (error, _) = returned(ours.try_send(Message::new(vec![3; limit + 1])));
+        let too_large = Misuse::PayloadTooLarge { bytes: limit as u64 + 1, limit: limit as u64 };
+        assert_eq!(error, too_large.into(), "{}", P::NAME);
+        nothing_left(&mut ours, &mut theirs);
+        assert_eq!(ours.try_send(Message::new(vec![3; 3 * MOST / 4])).unwrap(), Sent::Complete);
+        assert_eq!(theirs.receive_by(soon()).unwrap().payload().len(), 3 * MOST / 4);
+    }
+    drop((socket, ours, theirs));
+    ledger.close();
+}
+
+#[test] // P6
+fn libcamera_a_send_buffer_that_was_raised() {
+    a_raised_buffer::<Libcamera>();
+}
+
+#[test] // P6
+fn packet_a_send_buffer_that_was_raised() {
+    a_raised_buffer::<Packet>();
 }
 
 fn the_most_descriptors<P: Wire>() {

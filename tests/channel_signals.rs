@@ -2,10 +2,12 @@
 
 #[path = "support/driver.rs"]
 mod driver;
+#[path = "support/meeting.rs"]
+mod meeting;
 mod support;
 
 use driver::{Storm, Wire, after, ends, fill, returned, soon};
-use fdpost::{Error, Libcamera, Limits, Message, Packet, Sent, Violation};
+use fdpost::{Channel, Error, Libcamera, Limits, Listener, Listening, Message, Packet, Sent, Violation};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::time::{Duration, Instant};
 use support::{Ledger, libcamera_header, raw_send};
@@ -127,4 +129,34 @@ fn a_lone_signal<P: Wire>() {
 #[test] // P5
 fn a_signal_does_not_start_a_wait_anew() {
     a_lone_signal::<Packet>();
+}
+
+#[test] // P5: a connect(2) that a signal interrupts is no connect(2) whose time is up
+fn a_connect_outlasts_signals_while_the_queue_is_full() {
+    let ledger = Ledger::open();
+    let address = meeting::abstract_name();
+    let listening = Listening::new().backlog(1);
+    let listener = Listener::<Packet>::bind_with(&address, Limits::new(), listening).unwrap();
+    let waiting: Vec<_> =
+        std::iter::from_fn(|| Channel::<Packet>::connect_by(&address, Limits::new(), after(50)).ok())
+            .take(10)
+            .collect();
+    assert!(waiting.len() < 10, "the queue of connections is never full");
+    let seen = Storm::seen();
+    let late = std::thread::scope(|scope| {
+        let late = scope.spawn(|| {
+            let _storm = Storm::new(100);
+            Channel::<Packet>::connect_by(&address, Limits::new(), soon())
+        });
+        let give_up = soon();
+        while Storm::seen() - seen < 20 && !give_up.has_passed() && !late.is_finished() {
+            std::thread::yield_now();
+        }
+        for _ in 0..=waiting.len() {
+            drop(listener.accept_by(soon()));
+        }
+        late.join().unwrap()
+    });
+    drop((late.unwrap(), waiting, listener));
+    ledger.close();
 }

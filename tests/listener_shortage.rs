@@ -2,8 +2,12 @@
 
 #[path = "support/driver.rs"]
 mod driver;
+#[path = "support/kinds.rs"]
+mod kinds;
 #[path = "support/meeting.rs"]
 mod meeting;
+#[path = "support/seccomp.rs"]
+mod seccomp;
 mod support;
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -14,7 +18,9 @@ use driver::{after, processor_time, soon};
 use fdpost::{Channel, Deadline, Error, Limits, Listener, Listening, Message, Packet, PeerRule};
 use meeting::{abstract_name, take_all_descriptors};
 use nix::errno::Errno;
-use support::{assert_child, child, child_value};
+use nix::libc;
+use seccomp::{Fate, filter_by};
+use support::{Ledger, assert_child, child, child_value};
 
 const LIMITS: Limits = Limits::new();
 const NONE_LEFT: Error = Error::Pressure { errno: Errno::EMFILE as i32 };
@@ -23,7 +29,12 @@ const NONE_LEFT: Error = Error::Pressure { errno: Errno::EMFILE as i32 };
 fn alone(name: &str, test: impl FnOnce()) {
     match child_value() {
         Some(_) => test(),
-        None => assert_child(&child(name, "run")),
+        None => {
+            // A process that is started has pipes, which another test's ledger would see.
+            let ledger = Ledger::open();
+            assert_child(&child(name, "run"));
+            ledger.close();
+        }
     }
 }
 
@@ -119,6 +130,52 @@ fn a_shutdown_wakes_who_waits_for_a_descriptor() {
         assert_eq!(listener.accept().unwrap_err(), Error::Closed);
         drop(client);
     });
+}
+
+/// What accepting says on a thread whose `call` fails, where its argument of that number has the value.
+/// Nothing where seccomp(2) is forbidden.
+fn accepted_without(
+    listener: &Listener<Packet>,
+    call: libc::c_long,
+    argument: Option<(u32, u32)>,
+    errno: Errno,
+) -> Option<Error> {
+    let filtered = thread::scope(|scope| {
+        let accepting = scope.spawn(|| {
+            filter_by(call, argument, Fate::Fails(errno)).map(|_| listener.accept_by(soon()).unwrap_err())
+        });
+        accepting.join().unwrap()
+    });
+    filtered.inspect_err(|error| eprintln!("skipped: seccomp(2) is forbidden here: {error}")).ok()
+}
+
+#[test] // P5: what time does not mend is said at once, and says which call failed
+fn what_is_no_shortage_is_not_waited_for() {
+    let ledger = Ledger::open();
+    let (listener, mut client) = waiting(Listening::new());
+    // A firewall's, as accept(2) has it.
+    if let Some(error) = accepted_without(&listener, libc::SYS_accept4, None, Errno::EPERM) {
+        assert_eq!(error, Error::Io { call: "accept4", errno: Errno::EPERM as i32 });
+    }
+    // Nothing came out of the queue.
+    serve(&listener, &mut client);
+    drop((client, listener));
+    ledger.close();
+}
+
+#[test] // P2, P9: whoever cannot be looked at is not let in, and not kept
+fn a_peer_that_cannot_be_looked_at_is_turned_away() {
+    let ledger = Ledger::open();
+    let (listener, mut client) = waiting(Listening::new().rule(PeerRule::new().uid(0)));
+    let credentials = Some((2, libc::SO_PEERCRED as u32));
+    if let Some(error) = accepted_without(&listener, libc::SYS_getsockopt, credentials, Errno::EINVAL) {
+        assert_eq!(error, Error::Io { call: "getsockopt", errno: Errno::EINVAL as i32 });
+        assert_eq!(client.receive_by(soon()).unwrap_err(), Error::Closed);
+        assert!(listener.try_accept().unwrap().is_none(), "it came once more");
+        assert_eq!(listener.refused(), 0, "no rule refused it");
+    }
+    drop((client, listener));
+    ledger.close();
 }
 
 #[allow(unsafe_code, reason = "a number has no other form")]
