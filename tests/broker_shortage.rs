@@ -8,12 +8,13 @@ mod support;
 #[path = "support/broker.rs"]
 mod support_broker;
 
+use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::Duration;
 
 use fdpost::broker::{Answer, Audience, Quotas};
 use fdpost::driver::Departure;
-use fdpost::{Broker, BrokerEvent, Deadline, Packet, Refusal, Stream};
+use fdpost::{Broker, BrokerEvent, Channel, Deadline, Packet, Refusal, Stream};
 use nix::errno::Errno;
 use nix::libc;
 use support::Ledger;
@@ -101,4 +102,42 @@ fn a_party_that_cannot_be_accepted_waits_and_the_broker_does_not_spin() {
         drop((party, turned));
         ledger.close();
     }
+}
+
+#[test] // P5: a process that was forked holds the sockets that the broker closed, which epoll(7) reports on still
+#[allow(unsafe_code, reason = "a copy of every descriptor is what fork(2) is for")]
+fn a_party_that_left_costs_no_turns_where_a_forked_process_has_its_socket() {
+    let ledger = Ledger::open();
+    let mut turned = Turned::new(Quotas::new());
+    let party = Channel::<Packet>::connect(&turned.address, support_broker::LIMITS).unwrap();
+    turned.broker.turn(Deadline::after(SHORT)).unwrap();
+    // SAFETY: the child calls nothing that takes a lock: close(2), pause(2), and is killed.
+    let child = match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => loop {
+            // SAFETY: the number is that of the party's end, which the child does not use.
+            unsafe { libc::close(party.as_fd().as_raw_fd()) };
+            // SAFETY: has no preconditions.
+            unsafe { libc::pause() };
+        },
+        nix::unistd::ForkResult::Parent { child } => child,
+    };
+    thread::sleep(SHORT);
+    drop(party);
+    let begun = Deadline::after(Duration::from_secs(10));
+    let mut left = false;
+    while !left && !begun.has_passed() {
+        turned.broker.turn(Deadline::after(SHORT)).unwrap();
+        left = turned.events.try_iter().any(|event| matches!(event, BrokerEvent::Left { .. }));
+    }
+    let (until, mut turns) = (Deadline::after(Duration::from_millis(400)), 0);
+    while !until.has_passed() {
+        turned.broker.turn(until).unwrap();
+        turns += 1;
+    }
+    nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::wait::waitpid(child, None).unwrap();
+    assert!(left, "the party is not seen to leave");
+    assert!(turns < 20, "{turns} turns for nothing");
+    drop(turned);
+    ledger.close();
 }

@@ -1,6 +1,8 @@
 //! Calls over real sockets, rule by rule (`docs/PROTOCOL.md`): CA-10 to CA-17. The others stand in
 //! `calls.rs`.
 
+#[path = "support/driver.rs"]
+mod driver;
 mod support;
 #[path = "support/calls.rs"]
 mod with;
@@ -8,11 +10,11 @@ mod with;
 use std::time::{Duration, Instant};
 
 use fdpost::calls::{Bounds, CallId, Correlate, Role};
-use fdpost::driver::Event;
+use fdpost::driver::{Event, Sent};
 use fdpost::profile::packet::REPLY;
 use fdpost::{
-    Calls, Channel, Deadline, Error, Exhausted, Head, Libcamera, Message, Misuse, Packet, SendError, Stream,
-    Violation,
+    Calls, Channel, Deadline, Error, Exhausted, Head, Libcamera, Limits, Message, Misuse, Packet, SendError,
+    Stream, Violation,
 };
 use nix::errno::Errno;
 use support::{Ledger, files, identity};
@@ -517,5 +519,24 @@ fn ca_13_a_peer_that_dies_in_the_middle_of_a_call() {
         assert_eq!((rest[0].payload().len(), rest[1].payload()), (9, body(1, 0, b"next").payload()));
         drop(ours);
     }
+    ledger.close();
+}
+
+#[test] // P5: replies are unread, and no more may be; the peer's queue is full
+fn a_send_with_all_room_for_unread_messages_taken_does_not_spin() {
+    let ledger = Ledger::open();
+    let (ours, theirs) = Channel::<Packet>::pair(Limits::new()).unwrap();
+    let mut ours = Calls::within(ours, Role::Caller, Bounds::new().messages(1));
+    let mut peer = Channel::<Packet>::from_fd(theirs, Limits::new()).unwrap();
+    while ours.try_start(Message::new([7; 1000]), Deadline::NEVER).is_ok() {}
+    for _ in 0..3 {
+        assert_eq!(peer.try_send(Message::new(b"told")).unwrap(), Sent::Complete);
+    }
+    let before = driver::processor_time();
+    let refused = ours.send(Message::new([7; 1000]), driver::after(500)).unwrap_err();
+    let used = driver::processor_time() - before;
+    assert_eq!(refused.error, Error::TimedOut);
+    assert!(used < Duration::from_millis(100), "{used:?} of 500 ms");
+    drop((refused, ours, peer));
     ledger.close();
 }

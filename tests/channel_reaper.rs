@@ -210,3 +210,40 @@ fn what_the_user_leaves_in_a_message_closes_with_it() {
     drop((kept, ours, theirs));
     ledger.close();
 }
+
+#[test] // P2: what was read with the end, and lies behind it, is nobody's message
+fn what_lies_behind_the_end_goes_to_the_reaper() {
+    let ledger = Ledger::open();
+    let limits = Limits::new().descriptors(1).payload(1024).held_descriptors(4000).held_bytes(8 << 20);
+    let (mut ours, theirs) = unguarded_pair::<Packet>(limits);
+    ours.set_batch(16);
+    let refused = reaped(&mut ours);
+    let given = files(1);
+    let name = identity(&given[0]);
+    // An empty packet is the end; one read brings both.
+    raw_send(&theirs, b"", &[]);
+    raw_send(&theirs, &packet_header(0, 1), &given);
+    drop(given);
+    for _ in 0..2 {
+        assert_eq!(ours.receive_by(soon()).unwrap_err(), Error::Closed);
+    }
+    assert_eq!(refused.try_iter().map(|descriptor| identity(&descriptor)).collect::<Vec<_>>(), [name]);
+    let held = ours.stats().held;
+    assert_eq!(held.descriptors, 0);
+    assert!(held.bytes < 8192, "{held:?} for nothing that will come");
+    drop((ours, theirs));
+    ledger.close();
+}
+
+#[test] // P4
+fn a_channel_that_ended_holds_little() {
+    let ledger = Ledger::open();
+    let limits = Limits::new().descriptors(253).payload(1024).held_descriptors(65_535).held_bytes(8 << 20);
+    let (mut ours, theirs) = Channel::<Packet>::pair(limits).unwrap();
+    ours.set_batch(16);
+    drop(theirs);
+    assert_eq!(ours.receive_by(soon()).unwrap_err(), Error::Closed);
+    assert!(ours.stats().held.bytes < 8192, "{:?}", ours.stats().held);
+    drop(ours);
+    ledger.close();
+}

@@ -11,8 +11,10 @@ mod seccomp;
 mod support;
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use driver::{after, processor_time, soon};
 use fdpost::{Channel, Deadline, Error, Limits, Listener, Listening, Message, Packet, PeerRule};
@@ -129,6 +131,46 @@ fn a_shutdown_wakes_who_waits_for_a_descriptor() {
         drop(listener.accept().unwrap());
         assert_eq!(listener.accept().unwrap_err(), Error::Closed);
         drop(client);
+    });
+}
+
+/// A rule that needs a pidfd, under which the first connection finds no descriptor for it: `asleep`
+/// tells that another thread may go to sleep, which has a moment for it.
+fn short_at_the_look(hoard: Arc<Mutex<Vec<OwnedFd>>>, asleep: mpsc::Sender<()>) -> PeerRule {
+    let first = AtomicBool::new(true);
+    let asleep = Mutex::new(asleep);
+    PeerRule::new().process(support::pidfd(std::process::id())).test(move |_| {
+        if first.swap(false, Ordering::SeqCst) {
+            asleep.lock().unwrap().send(()).unwrap();
+            thread::sleep(Duration::from_millis(300));
+            hoard.lock().unwrap().extend(take_all_descriptors());
+        }
+        true
+    })
+}
+
+#[test] // P5: the one that parked it gives up; whoever sleeps already has nobody to wake it
+fn a_parked_connection_is_found_by_another_thread_that_waits() {
+    alone("a_parked_connection_is_found_by_another_thread_that_waits", || {
+        let hoard = Arc::new(Mutex::new(Vec::new()));
+        let (asleep, go) = mpsc::channel();
+        let rule = short_at_the_look(hoard.clone(), asleep);
+        let (listener, mut client) = waiting(Listening::new().rule(rule));
+        thread::scope(|scope| {
+            let listener = &listener;
+            let other = scope.spawn(move || {
+                go.recv().unwrap();
+                listener.accept_by(soon())
+            });
+            assert_eq!(listener.accept_by(after(100)).unwrap_err(), NONE_LEFT);
+            hoard.lock().unwrap().clear();
+            let begun = Instant::now();
+            let mut served = other.join().unwrap().expect("a connection waits, and nothing is short");
+            // Not only when its own deadline makes it look.
+            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+            served.send(Message::new(b"well met")).unwrap();
+            assert_eq!(client.receive_by(soon()).unwrap().payload(), b"well met");
+        });
     });
 }
 

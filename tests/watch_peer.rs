@@ -343,3 +343,29 @@ fn close_standard_input() {
     // SAFETY: nothing in this process uses it, and it is closed once.
     drop(unsafe { OwnedFd::from_raw_fd(0) });
 }
+
+#[test] // P4: what is read ahead so that a send does not lose it is bounded, however slowly it comes
+fn no_more_is_read_ahead_than_255_messages() {
+    let ledger = Ledger::open();
+    let (mut ours, mut theirs) = ends::<Libcamera>(Limits::new().payload(64));
+    let mut peer = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    ours.watch_peer(pidfd(peer.id())).unwrap();
+    let told = (0..1000)
+        .take_while(|_| {
+            let told = matches!(theirs.try_send(Message::new(b"x")), Ok(fdpost::Sent::Complete));
+            // Before each of ours, what waits is read.
+            ours.send(Message::new(b"y")).unwrap();
+            assert_eq!(theirs.receive_by(soon()).unwrap().payload(), b"y");
+            told
+        })
+        .count();
+    assert!((256..1000).contains(&told), "the socket never filled: {told} left");
+    let full = ours.stats().held.bytes;
+    let came = std::iter::from_fn(|| ours.try_receive().unwrap()).count();
+    assert_eq!(came, told);
+    assert_eq!(full - ours.stats().held.bytes, 255, "bytes of messages of one byte that were held");
+    peer.kill().unwrap();
+    peer.wait().unwrap();
+    drop((peer, ours, theirs));
+    ledger.close();
+}

@@ -36,6 +36,11 @@ pub use activated::{Activated, activated};
 /// listener is "readable" all the while.
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
 
+/// How often who waits to accept looks by itself for what another thread parked. That one tries again
+/// as long as it waits; where it gives up, or is cancelled, the kernel's queue tells nobody of what it
+/// left. A bell would take a descriptor where they are short.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+
 /// How a [`Listener`] listens.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -211,7 +216,9 @@ impl<P: Profile> Listener<P> {
     }
 
     /// Waits for the next connection. Where this process has no descriptor left, or the kernel no
-    /// memory, it tries again by time until the deadline: the connection stays in the queue.
+    /// memory, it tries again by time until the deadline. The connection is not lost meanwhile: it stays
+    /// in the queue, or is kept for whichever thread accepts next, which one that waits already may
+    /// notice a second late.
     ///
     /// # Errors
     /// [`Error::PeerRefused`]: one came that the rule refused, and is closed; call again.
@@ -226,7 +233,7 @@ impl<P: Profile> Listener<P> {
                 // Shut down, by who else holds it perhaps: poll(2) will never wait again.
                 Ok(None) if hung_up => return Err(Error::Closed),
                 Ok(None) if deadline.has_passed() => return Err(Error::TimedOut),
-                Ok(None) => (PollFlags::POLLIN, deadline),
+                Ok(None) => (PollFlags::POLLIN, Deadline::after(LOOK).min(deadline)),
                 Err(Error::Pressure { .. }) if !hung_up && !deadline.has_passed() => {
                     (PollFlags::empty(), Deadline::after(PAUSE).min(deadline))
                 }

@@ -285,6 +285,9 @@ impl<P: Profile, F> Receiver<P, F> {
         self.assembly.payload = Vec::new();
         for hunk in &mut self.hunks {
             hunk.bytes = Vec::new();
+            if hunk.descriptors.is_empty() {
+                hunk.descriptors = Vec::new();
+            }
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Meeting in the reactor.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::channel::AsyncChannel;
@@ -11,7 +13,7 @@ use crate::driver::address::Address;
 use crate::driver::channel::{Channel, Closer};
 use crate::driver::credentials::PeerRule;
 use crate::driver::error::Error;
-use crate::driver::listener::{Listener, PAUSE};
+use crate::driver::listener::{LOOK, Listener, PAUSE};
 use crate::error::Misuse;
 use crate::limits::Limits;
 use crate::profile::Profile;
@@ -55,7 +57,7 @@ impl<P: Profile> AsyncListener<P> {
     /// left, or the kernel no memory, it tries again by time.
     ///
     /// Cancelling it loses nothing: a connection is taken out of the kernel's queue by the poll that
-    /// hands it over.
+    /// hands it over, or is kept for the next accept where something is short at that moment.
     ///
     /// # Errors
     /// As [`Listener::accept`]; as [`AsyncChannel::new`].
@@ -77,7 +79,15 @@ impl<P: Profile> AsyncListener<P> {
                 Err(error) => return Err(error),
             };
             match until {
-                None => ready = Some(self.reactor.readable().await?),
+                None => {
+                    let mut readable = pin!(self.reactor.readable());
+                    let look = Instant::now().checked_add(LOOK);
+                    ready = poll_fn(|cx| match readable.as_mut().poll(cx) {
+                        Poll::Ready(seen) => Poll::Ready(seen.map(Some)),
+                        Poll::Pending => timer.poll(&self.reactor, cx, look).map_ok(|()| None),
+                    })
+                    .await?;
+                }
                 Some(_) => poll_fn(|cx| timer.poll(&self.reactor, cx, until)).await?,
             }
         }

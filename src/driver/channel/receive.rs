@@ -162,7 +162,10 @@ impl<P: Profile> Channel<P> {
 
     /// One read. `false`: it would have to wait.
     pub(super) fn read(&mut self, how: Wait) -> Result<bool, Error> {
-        let Some(hunks) = self.receiver.windows()? else { return Err(Error::Closed) };
+        let Some(hunks) = self.receiver.windows()? else {
+            self.reap_refused();
+            return Err(Error::Closed);
+        };
         let socket = self.socket.as_fd();
         let result = match (hunks, how) {
             ([hunk], Wait::Sleep) => sys::sleep(socket, self.extras, &mut self.scratch, hunk),
@@ -340,6 +343,17 @@ impl<P: Profile> Channel<P> {
         self.socket.was_shut()
     }
 
+    /// What the machine has of descriptors that nobody gets, and the room for more of them, once nothing
+    /// more is read.
+    fn reap_refused(&mut self) {
+        self.scratch = sys::Scratch::default();
+        let reaper = &mut self.reaper;
+        self.receiver.refused().for_each(|descriptor| match reaper {
+            Some(reaper) => reaper.reap(descriptor),
+            None => drop(descriptor),
+        });
+    }
+
     /// Ends the conversation: from now on `error` is the answer to everything.
     pub(in crate::driver) fn end_with(&mut self, error: Error) -> Error {
         self.condemned = Some(error);
@@ -348,11 +362,7 @@ impl<P: Profile> Channel<P> {
             lines.outbox.close(error);
         }
         self.shutdown();
-        let reaper = &mut self.reaper;
-        self.receiver.refused().for_each(|descriptor| match reaper {
-            Some(reaper) => reaper.reap(descriptor),
-            None => drop(descriptor),
-        });
+        self.reap_refused();
         // What was read ahead would have come behind it.
         while let Some(message) = self.ahead.pop() {
             self.receiver.withdraw(&message);

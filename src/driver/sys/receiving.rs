@@ -6,7 +6,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{BATCH, Scratch, raised, retry};
 use crate::error::Malformed;
@@ -101,15 +101,26 @@ fn one(
 /// Throws away all that is queued on a socket that was shut down, so that no more comes. Takes no
 /// memory: without room for control data the kernel closes what descriptors there are.
 pub(in crate::driver) fn discard(socket: BorrowedFd<'_>) {
+    // On SOCK_SEQPACKET 0 bytes are a packet of none or the end, and as many of those wait as the
+    // sender's SO_SNDBUF has room for: 10,923 were seen. With SO_PASSCRED a packet brings credentials,
+    // for which there is no room, and so MSG_CTRUNC (net/core/scm.c, scm_recv_unix); the end does not.
+    let tells_them_apart = setsockopt(&socket, sockopt::PassCred, &true).is_ok();
     let mut bytes = [0; 4096];
-    // On SOCK_SEQPACKET 0 is a packet of no bytes or the end. No more of those wait in a queue than
-    // net.unix.max_dgram_qlen (10) allows, and none comes after a shutdown.
+    // Without that option, which only a filter of system calls refuses: as many as an unprivileged
+    // sender's queue holds by default.
     let mut empty = 0..1024;
+    let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     loop {
-        match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT) {
-            Ok(1..) | Err(Errno::EINTR) => {}
-            Ok(0) if empty.next().is_some() => {}
-            Ok(0) | Err(_) => return,
+        // SAFETY: all zeros is a valid `msghdr`: null pointers with lengths of 0.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        header.msg_iov = &raw mut vector;
+        header.msg_iovlen = 1;
+        // SAFETY: the header points to one vector, and that to `bytes`, which live through the call.
+        match retry(|| unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) }) {
+            Ok(1..) => {}
+            Ok(_) if header.msg_flags & libc::MSG_CTRUNC != 0 => {}
+            Ok(_) if !tells_them_apart && empty.next().is_some() => {}
+            Ok(_) | Err(_) => return,
         }
     }
 }

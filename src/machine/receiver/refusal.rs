@@ -2,21 +2,22 @@
 
 use core::mem;
 
-use super::Receiver;
+use super::{Receiver, State};
 use crate::error::Fault;
 use crate::machine::hunk::reserve;
 use crate::message::Message;
 use crate::profile::Profile;
 
 impl<P: Profile, F> Receiver<P, F> {
-    /// Takes the descriptors of what was refused, to be closed where that may block. Those not
-    /// taken close when the receiver is dropped. Yields nothing before the final fault.
+    /// Takes the descriptors of what was refused, and of what was read behind the end, to be closed
+    /// where that may block. Those not taken close when the receiver is dropped. Yields nothing before
+    /// the conversation is over.
     pub fn refused(&mut self) -> impl Iterator<Item = F> + use<'_, P, F> {
-        let finished = self.fault.is_some();
+        let finished = matches!(self.state, State::Ended | State::Failed);
         let hunks = self.hunks.iter_mut().filter(move |_| finished);
         let parted = Some(&mut self.assembly.descriptors).filter(|_| finished);
         let parted = parted.into_iter().flat_map(|held| held.drain(..)).flatten();
-        parted.chain(hunks.flat_map(|hunk| hunk.descriptors.drain(..)))
+        parted.chain(hunks.flat_map(|hunk| mem::take(&mut hunk.descriptors)))
     }
 
     /// Takes back the message that [`poll`](Self::poll) gave last, because something about it that
