@@ -47,6 +47,9 @@ const READ: [&str; 19] = [
 const ELSEWHERE: [&str; 2] = [FLAGS, "descriptors-lost"];
 const KIND: [&str; 1] = ["descriptor-kind"];
 const HANDSHAKE: [&str; 1] = ["handshake"];
+/// What two bytes and a number of descriptors can be wrong in.
+const COUNTED: [&str; 4] =
+    ["control-truncated", "descriptor-count", "descriptor-unexpected", "descriptors-lost"];
 const STATUS: [&str; 1] = ["status"];
 const REPLIES: [&str; 4] = ["reply-unknown", "reply-command", "reply-descriptors", "call-overlap"];
 const BROKER: [&str; 1] = ["broker-message"];
@@ -130,8 +133,8 @@ pub const TARGETS: [Target; 8] = [
     Target {
         name: "send_fd",
         check: send_fd::check_bytes,
-        reaches: &[&STATUS, &["payload-too-large"]],
-        not: &[(&["descriptor-count", "descriptors-lost"], SOCKET), (&KIND, SOCKET)],
+        reaches: &[&STATUS, &["payload-too-large"], &COUNTED],
+        not: &[(&KIND, SOCKET)],
         otherwise: "two bytes have neither headers nor frames",
     },
     Target {

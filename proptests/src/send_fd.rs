@@ -1,7 +1,8 @@
 //! What must hold of the parser of the classic two bytes.
 
 use fdpost::Violation;
-use fdpost::send_fd::{Reply, Scan, parse, scan};
+use fdpost::error::{Exhausted, Fault};
+use fdpost::send_fd::{Reply, Scan, check_descriptors, parse, scan};
 
 use crate::reach::note;
 
@@ -74,7 +75,33 @@ pub fn check(bytes: &[u8], limit: usize) {
         }
         (judged, other) => panic!("{judged:?}, and {other:?}"),
     }
+    if let Judged::Message { status, .. } = judged {
+        counted(status);
+    }
     cut_anywhere(bytes, limit, whole);
+}
+
+/// A message of this status with each number of descriptors that there is room for, and whether the
+/// kernel cut control data (P1, P2; SF-6): a descriptor stands beside a status of 0, and only there.
+fn counted(status: u8) {
+    for (received, cut) in (0..=2).flat_map(|received| [(received, false), (received, true)]) {
+        let fault = check_descriptors(status, received, cut).err();
+        let expected = match (status == 0, received, cut) {
+            (true, 1, false) | (false, 0, false) => None,
+            // One belongs, none came, and the kernel says that some did not fit: it is lost, not missing.
+            (true, 0, true) => Some("descriptors-lost"),
+            (true, 1, true) | (false, 0, true) => Some("control-truncated"),
+            (true, ..) => Some("descriptor-count"),
+            (false, ..) => Some("descriptor-unexpected"),
+        };
+        let rule = fault.map(|fault| match fault {
+            Fault::Violation(violation) => violation.rule(),
+            Fault::Exhausted(Exhausted::DescriptorsLost { .. }) => "descriptors-lost",
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(rule, expected, "status {status}, {received} came, cut: {cut}");
+        rule.into_iter().for_each(note);
+    }
 }
 
 /// Reading as many bytes as are needed, and never more, comes to the same: no read reaches into

@@ -7,6 +7,9 @@
 //! `Vec`), in the broker its registry. `make model` walks those over every state and input of its
 //! alphabet instead, and a panic there is a finding.
 //!
+//! The parser of transcripts is left out: it reads what its user recorded, not what a peer sends, and makes
+//! a list of events on the way. The fuzz target `transcript` gives it any text.
+//!
 //! `no-panic` leaves an undefined symbol behind every function of which the optimiser could not
 //! show that it never unwinds. So `cargo build --release` of this program is the proof; running
 //! it shows only that the functions do something. `make nopanic` also builds it with a planted
@@ -91,6 +94,11 @@ fn send_fd_scan(bytes: &[u8], limit: usize) -> usize {
         Ok(Scan::Whole { reply, used }) => used ^ reply.text.len() ^ usize::from(reply.status),
         Err(_) => 3,
     }
+}
+
+#[no_panic]
+fn send_fd_descriptors(status: u8, received: u32, cut: bool) -> bool {
+    send_fd::check_descriptors(status, received, cut).is_ok()
 }
 
 #[no_panic]
@@ -267,6 +275,7 @@ fn main() {
     println!("{:x} {scanned:x} {parsed:x}", stream_header(&bytes));
     let kind = black_box(limit as u32 % 8);
     let head = Head { kind, correlation: kind, flags: kind, reply_descriptors: 0 };
+    println!("{}", send_fd_descriptors(kind as u8, kind, limit == 0));
     println!("{:x} {:x}", broker_request(&head, &bytes), broker_answer(&head, &bytes, limit));
     let role = if kind == 1 { Role::Caller } else { Role::Answerer };
     let kinds = [libcamera_kind, packet_kind, stream_kind].map(|kind| kind(&head, &bytes, role));
