@@ -33,7 +33,10 @@ fn a_violation_empties_the_queue_of_however_many_empty_packets() {
         let _full = try_raw_send(&theirs, b"\0\0", &files(1));
         assert!(kind == SockType::Datagram || empty == 3000 || empty > 200, "{empty} empty packets");
         let status = Violation::Status { bytes: 12, zeros: 0 };
+        let before = driver::processor_time();
         assert_eq!(receive_fd(&ours, soon()).unwrap_err(), Error::Violation(status));
+        let used = driver::processor_time() - before;
+        assert!(used < Duration::from_millis(500), "{used:?}: it does not see the end");
         for call in 0..=empty {
             assert_eq!(receive_fd(&ours, soon()).unwrap_err(), Error::Closed, "{kind:?}, call {call}");
         }

@@ -104,11 +104,17 @@ pub(in crate::driver) fn discard(socket: BorrowedFd<'_>) {
     // On SOCK_SEQPACKET 0 bytes are a packet of none or the end, and as many of those wait as the
     // sender's SO_SNDBUF has room for: 10,923 were seen. With SO_PASSCRED a packet brings credentials,
     // for which there is no room, and so MSG_CTRUNC (net/core/scm.c, scm_recv_unix); the end does not.
-    let tells_them_apart = setsockopt(&socket, sockopt::PassCred, &true).is_ok();
+    // On a stream the end says it too, and 0 bytes are nothing else.
+    let packets = !matches!(super::socket_option(socket, libc::SO_TYPE), Ok(libc::SOCK_STREAM));
+    let told_apart = packets && setsockopt(&socket, sockopt::PassCred, &true).is_ok();
     let mut bytes = [0; 4096];
-    // Without that option, which only a filter of system calls refuses: as many as an unprivileged
-    // sender's queue holds by default.
-    let mut empty = 0..1024;
+    // The largest SO_SNDBUF has room for no more (2 GiB, of which an empty packet takes 512 at least).
+    // Without the option, which only a filter of system calls refuses, not so long: the end looks the same.
+    let mut empty = 0..match (packets, told_apart) {
+        (false, _) => 0,
+        (true, false) => 1024,
+        (true, true) => 1 << 22,
+    };
     let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     loop {
         // SAFETY: all zeros is a valid `msghdr`: null pointers with lengths of 0.
@@ -118,8 +124,8 @@ pub(in crate::driver) fn discard(socket: BorrowedFd<'_>) {
         // SAFETY: the header points to one vector, and that to `bytes`, which live through the call.
         match retry(|| unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) }) {
             Ok(1..) => {}
-            Ok(_) if header.msg_flags & libc::MSG_CTRUNC != 0 => {}
-            Ok(_) if !tells_them_apart && empty.next().is_some() => {}
+            Ok(_) if told_apart && header.msg_flags & libc::MSG_CTRUNC == 0 => return,
+            Ok(_) if empty.next().is_some() => {}
             Ok(_) | Err(_) => return,
         }
     }
