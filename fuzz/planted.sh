@@ -19,7 +19,7 @@ copy=$base/copy
 . .ci/planting
 if [ "${1:-}" = --apply ]; then
   for patch in {fuzz,proptests,tests/agree,examples/*}/planted/*.patch; do
-    patch --dry-run --force --silent -p1 <"$patch" || { echo "$patch does not apply any more"; exit 1; }
+    patch --dry-run --force --fuzz=0 --silent -p1 <"$patch" || { echo "$patch does not apply any more"; exit 1; }
   done
   exit 0
 fi
