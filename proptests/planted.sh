@@ -29,9 +29,12 @@ while read -r patch machine promise words; do
 done <<'END'
 fuzz/planted/03-zero-length-datagram.patch libcamera P1 P1: the verdict
 fuzz/planted/02-leak-on-truncation.patch libcamera P2 P1: the verdict
+proptests/planted/refused-forgotten.patch packet P2 P2: the ledger
 proptests/planted/violation-forgotten.patch packet P3 P3
 fuzz/planted/07-size-believed.patch stream P4 right: "payload-too-large"
+proptests/planted/room-twice.patch packet P4 P4: Held
 fuzz/planted/09-deadline-never-fires.patch stream P5 P1: the verdict
+proptests/planted/deadline-a-moment-late.patch stream P5 P5: the deadline
 fuzz/planted/08-dropped-remainder.patch senders P6 what is to be sent
 proptests/planted/length-indexed-with.patch packet P8 out of range
 proptests/planted/deadline-of-nobody.patch calls P5 left: Some
