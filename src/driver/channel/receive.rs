@@ -346,7 +346,7 @@ impl<P: Profile> Channel<P> {
     /// What the machine has of descriptors that nobody gets, and the room for more of them, once nothing
     /// more is read.
     fn reap_refused(&mut self) {
-        self.scratch = sys::Scratch::default();
+        self.scratch.release();
         let reaper = &mut self.reaper;
         self.receiver.refused().for_each(|descriptor| match reaper {
             Some(reaper) => reaper.reap(descriptor),
