@@ -341,25 +341,22 @@ fn send(
     let tail = [0, status];
     let length = text.len().saturating_add(tail.len());
     let mut gone = 0;
-    // Half a message is out: whatever came next would be misread.
-    let torn = |gone: usize| {
-        if gone > 0 {
-            socket::shut(socket);
-        }
-    };
     while gone < length {
         let transmit = Transmit::new([text, &tail, &[]], descriptors).skip(gone);
-        match sys::send(socket, framing, &mut scratch, std::iter::once(transmit)) {
-            Ok(taken) if matches!(framing, Framing::Stream { .. }) => gone = gone.saturating_add(taken),
+        let step = match sys::send(socket, framing, &mut scratch, std::iter::once(transmit)) {
+            Ok(taken) if matches!(framing, Framing::Stream { .. }) => {
+                gone = gone.saturating_add(taken);
+                Ok(())
+            }
             Ok(_) => return Ok(()),
-            Err(Errno::EAGAIN) => {
-                wait(socket, PollFlags::POLLOUT, Deadline::NEVER).inspect_err(|_| torn(gone))?;
-            }
-            Err(errno) => {
-                torn(gone);
-                return Err(Error::of_send(errno, descriptors.len()));
-            }
+            Err(Errno::EAGAIN) => wait(socket, PollFlags::POLLOUT, Deadline::NEVER).map(drop),
+            Err(errno) => Err(Error::of_send(errno, descriptors.len())),
+        };
+        if step.is_err() && gone > 0 {
+            // Half a message is out: whatever came next would be misread.
+            socket::shut(socket);
         }
+        step?;
     }
     Ok(())
 }
