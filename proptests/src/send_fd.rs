@@ -82,7 +82,7 @@ pub fn check(bytes: &[u8], limit: usize) {
 }
 
 /// A message of this status with each number of descriptors that there is room for, and whether the
-/// kernel cut control data (P1, P2; SF-6): a descriptor stands beside a status of 0, and only there.
+/// kernel cut control data (P1, P2; SF-1, SF-2): a descriptor stands beside a status of 0, and only there.
 fn counted(status: u8) {
     for (received, cut) in (0..=2).flat_map(|received| [(received, false), (received, true)]) {
         let fault = check_descriptors(status, received, cut).err();
