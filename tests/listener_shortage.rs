@@ -21,7 +21,7 @@ use fdpost::{Channel, Deadline, Error, Limits, Listener, Listening, Message, Pac
 use meeting::{abstract_name, take_all_descriptors};
 use nix::errno::Errno;
 use nix::libc;
-use seccomp::{Fate, filter_by};
+use seccomp::under;
 use support::{Ledger, assert_child, child, child_value};
 
 const LIMITS: Limits = Limits::new();
@@ -174,8 +174,7 @@ fn a_parked_connection_is_found_by_another_thread_that_waits() {
     });
 }
 
-/// What accepting says on a thread whose `call` fails, where its argument of that number has the value.
-/// Nothing where seccomp(2) is forbidden.
+/// What accepting says [`under`] that failure.
 fn accepted_without(
     listener: &Listener<Packet>,
     call: libc::c_long,
@@ -186,13 +185,7 @@ fn accepted_without(
         println!("skipped: a 32-bit C library makes it by socketcall(2), which a filter cannot look into");
         return None;
     }
-    let filtered = thread::scope(|scope| {
-        let accepting = scope.spawn(|| {
-            filter_by(call, argument, Fate::Fails(errno)).map(|_| listener.accept_by(soon()).unwrap_err())
-        });
-        accepting.join().unwrap()
-    });
-    filtered.inspect_err(|error| eprintln!("skipped: seccomp(2) is forbidden here: {error}")).ok()
+    under(call, argument, errno, || listener.accept_by(soon()).unwrap_err())
 }
 
 #[test] // P5: what time does not mend is said at once, and says which call failed

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::thread;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -102,6 +103,21 @@ pub fn filter_by(
         (_, Fate::Fails(_)) => Ok(None),
         (number, Fate::Waits) => Ok(Some(Listener(own(number)))),
     }
+}
+
+/// Runs `judge` on a thread for which `call`, where its argument of that number has the value, fails;
+/// `None`, said in words, where that cannot be.
+pub fn under<T: Send>(
+    call: libc::c_long,
+    argument: Option<(u32, u32)>,
+    errno: Errno,
+    judge: impl FnOnce() -> T + Send,
+) -> Option<T> {
+    let result = thread::scope(|scope| {
+        let judged = scope.spawn(move || filter_by(call, argument, Fate::Fails(errno)).map(|_| judge()));
+        judged.join().unwrap()
+    });
+    result.inspect_err(|error| println!("skipped: a filter of system calls: {error}")).ok()
 }
 
 impl Listener {
