@@ -174,6 +174,36 @@ fn a_parked_connection_is_found_by_another_thread_that_waits() {
     });
 }
 
+#[cfg(feature = "tokio")]
+#[test] // P5: as above; the task that parked it is cancelled
+fn a_parked_connection_is_found_by_another_task_that_waits() {
+    alone("a_parked_connection_is_found_by_another_task_that_waits", || {
+        let hoard = Arc::new(Mutex::new(Vec::new()));
+        let (asleep, go) = mpsc::channel();
+        let rule = short_at_the_look(hoard.clone(), asleep);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (listener, client) = waiting(Listening::new().rule(rule));
+        let listener = {
+            let _inside = runtime.enter();
+            Arc::new(fdpost::AsyncListener::new(listener).unwrap())
+        };
+        let accept = |millis| {
+            let listener = listener.clone();
+            let waited =
+                async move { tokio::time::timeout(Duration::from_millis(millis), listener.accept()).await };
+            runtime.spawn(waited)
+        };
+        let cancelled = accept(100);
+        go.recv().unwrap();
+        let other = accept(5000);
+        assert!(runtime.block_on(cancelled).unwrap().is_err(), "it had no descriptor");
+        hoard.lock().unwrap().clear();
+        let served = runtime.block_on(other).unwrap().expect("a connection waits, and nothing is short");
+        drop((served.unwrap(), client));
+    });
+}
+
 /// What accepting says [`under`] that failure.
 fn accepted_without(
     listener: &Listener<Packet>,
